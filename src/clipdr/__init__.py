@@ -1,0 +1,1 @@
+"""clipdr: reproduce and extend efficient CLIP training (MobileCLIP, CLIP-KD, DIME-FM, CLIP-UP)."""

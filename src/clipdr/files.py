@@ -1,0 +1,70 @@
+"""Files appear whole or not at all: written under a temporary name beside the target, then renamed."""
+
+import contextlib
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def _partial(target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target.with_name(f".{target.name}.partial")
+
+
+@contextlib.contextmanager
+def atomic_file(target: Path | str) -> Iterator[Path]:
+    """A temporary path to write; renamed to `target` when the block ends, removed when it raises."""
+    target = Path(target)
+    partial = _partial(target)
+    try:
+        yield partial
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_dir(target: Path | str) -> Iterator[Path]:
+    """A temporary directory to fill; replaces `target` when the block ends, removed when it raises.
+
+    A leftover of a killed process is cleared first.
+    """
+    target = Path(target)
+    partial = _partial(target)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        shutil.rmtree(target, ignore_errors=True)
+        partial.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def resumable_dir(target: Path | str, token: str) -> Iterator[Path]:
+    """Like `atomic_dir`, but a killed process leaves its work to the next one that brings the same `token`.
+
+    `token` stands for all that decides the content (settings, inputs); another token starts from an empty directory.
+    """
+    target = Path(target)
+    partial = _partial(target)
+    stamp = partial / ".token"
+    if not stamp.is_file() or stamp.read_text() != token:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        stamp.write_text(token)
+    try:
+        yield partial
+    except Exception:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    stamp.unlink()
+    shutil.rmtree(target, ignore_errors=True)
+    partial.replace(target)
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest of `data`."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,96 @@
+"""A fingerprint of the code that a command runs, so that Snakemake reruns a stage exactly when its code changed.
+
+It covers the syntax trees of a module and of everything in the same package that it imports, directly or not. Comments,
+formatting and docstrings are left out, so they rerun nothing. Given up: imports by computed name, files that are not
+Python, and other packages (their versions are the environment's business). The trees' form depends on the Python
+version, so a new one reruns everything. Standard library only: the Snakefile calls this in every job.
+"""
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from clipdr.errors import UserError
+
+
+def fingerprint(module: str, root: Path) -> str:
+    """12 hex digits that change when code in the `closure` of `module` does. `root` is the repository folder.
+
+    Raises UserError if there is no such module, or if one of the files is not valid Python.
+    """
+    digest = hashlib.sha256()
+    for name in closure(module, root):
+        code, _ = _parse(*_source(name, Path(root)))
+        digest.update(f"{name}:{code}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def closure(module: str, root: Path) -> list[str]:
+    """Sorted names of the modules that `python -m module` may import from its own package, itself included.
+
+    A package stands for its `__init__` and `__main__`. Imports inside functions and under any condition count, and so
+    do the `__init__` of all parents.
+    """
+    root = Path(root)
+    if _file(module, root) is None:
+        raise UserError(f"src/{module.replace('.', '/')}.py does not exist; name a module or package under src")
+    found: set[str] = set()
+    todo = [module, f"{module}.__main__"]
+    while todo:
+        name = todo.pop()
+        if name in found or _file(name, root) is None:
+            continue
+        found.add(name)
+        todo.append(name.rpartition(".")[0])
+        _, imports = _parse(*_source(name, root))
+        todo += [target for target in imports if target.split(".")[0] == module.split(".")[0]]
+    return sorted(found)
+
+
+def _file(name: str, root: Path) -> Path | None:
+    """The file of a module, or the `__init__.py` of a package; None if there is neither."""
+    path = root.joinpath("src", *name.split("."))
+    files = (path / "__init__.py", path.with_suffix(".py"))
+    return next((file for file in files if name and file.is_file()), None)
+
+
+def _source(name: str, root: Path) -> tuple[bytes, str, str]:
+    """Source, file (relative to `root`) and enclosing package of a module."""
+    file = _file(name, root)
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    return file.read_bytes(), file.relative_to(root).as_posix(), package
+
+
+@cache  # keyed by the source, so that an edit within a process is seen
+def _parse(source: bytes, file: str, package: str) -> tuple[str, tuple[str, ...]]:
+    """Hash of the syntax tree without docstrings, and every dotted name that the source may import as a module."""
+    try:
+        tree = ast.parse(source, file)
+    except SyntaxError as error:
+        raise UserError(f"{file} line {error.lineno}: {error.msg}; make it valid Python") from None
+    imports = tuple(_imports(tree, package))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _has_docstring(
+            node
+        ):
+            del node.body[0]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports
+
+
+def _has_docstring(node: ast.AST) -> bool:
+    return ast.get_docstring(node, clean=False) is not None
+
+
+def _imports(tree: ast.AST, package: str) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, *base.split(".")] if base else parents)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)  # the name may be a submodule

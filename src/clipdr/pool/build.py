@@ -1,0 +1,171 @@
+"""Draw the pool and the held-out tasks.
+
+Two vendors of each concept are held out and never trained on: their drawings are the miniature's ImageNet-val.
+Whole styles (another vendor, black and white, monochrome) are its distribution shifts. What is held out is told apart
+by the bytes of the drawing, not by its name: two vendors may ship the same picture.
+"""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from clipdr.cli import log, progress
+from clipdr.errors import UserError
+from clipdr.files import atomic_dir, sha256
+from clipdr.pool.emoji import Concept, IconSet, choose, load_concepts, load_set
+from clipdr.pool.words import caption, descriptions, texts
+from clipdr.shards import shard_name, write_shard
+
+TEMPLATES = ["{c}"]  # captions of this pool are names, not sentences
+
+
+def build(sources: Path, pool: dict, pool_dir: Path, tasks_dir: Path) -> None:
+    """Write the training pool and the evaluation tasks.
+
+    Args:
+        sources: what `fetch` wrote.
+        pool: the scale's `pool` section.
+        pool_dir: receives `00000.tar`, … (`<uid>.webp`, `.txt`, `.json`) and `index.parquet`
+            (uid, shard, caption, texts, sha256, concept, vendor).
+        tasks_dir: receives `wds_<task>/` folders in clip_benchmark's layout.
+
+    Raises:
+        UserError: too few vendors for the concepts asked for, a missing glyph, a share-alike set, or a held-out
+            drawing that is also in the pool.
+    """
+    sets = {name: load_set(sources, name) for name in [*pool["vendors"], *pool["styles"].values()]}
+    concepts = choose(load_concepts(sources, list(sets.values()), pool["subgroups"]), pool)
+    held_out = {concept.hexcode: _held_out(concept, pool) for concept in concepts}
+    images = _draw(concepts, sets, pool["image_size"])
+
+    trained = [
+        (concept, vendor)
+        for concept in concepts
+        for vendor in pool["vendors"]
+        if vendor in concept.icons and vendor not in held_out[concept.hexcode]
+    ]
+    records = [_record(concept, vendor, images[concept.hexcode, vendor], pool) for concept, vendor in trained]
+    unseen = {
+        key: image for key, image in images.items() if key[1] not in pool["vendors"] or key[1] in held_out[key[0]]
+    }
+    _check_apart(records, unseen)
+
+    records.sort(key=lambda record: record["uid"])  # uids are hashes: shards are mixtures, not runs of one concept
+    with atomic_dir(tasks_dir) as partial:
+        _write_tasks(partial, concepts, held_out, images, pool)
+    with atomic_dir(pool_dir) as partial:
+        _write_pool(partial, records, images, pool["shard_size"])
+    log.info("%d concepts, %d image-text pairs, %d drawings held out", len(concepts), len(records), len(unseen))
+
+
+def _held_out(concept: Concept, pool: dict) -> list[str]:
+    """The vendors whose drawing of this concept is never trained on, chosen by a hash of concept, vendor and seed."""
+    drawn = [vendor for vendor in pool["vendors"] if vendor in concept.icons]
+    ranked = sorted(drawn, key=lambda vendor: sha256(f"{pool['seed']}:{concept.hexcode}:{vendor}".encode()))
+    return ranked[: pool["held_out_vendors"]]
+
+
+def _draw(concepts: list[Concept], sets: dict[str, IconSet], size: int) -> dict[tuple[str, str], bytes]:
+    """(hexcode, set) -> lossless WebP of every drawing of every concept."""
+    todo = [(concept, name) for concept in concepts for name in sets if name in concept.icons]
+    return {
+        (concept.hexcode, name): render(sets[name].svg(concept.icons[name]), size)
+        for concept, name in progress(todo, "drawing", len(todo))
+    }
+
+
+def render(svg: str, size: int) -> bytes:
+    """Lossless WebP, `size` × `size` px, RGB, the drawing on white.
+
+    Raises:
+        UserError: the drawing is empty.
+    """
+    import resvg_py
+    from PIL import Image
+
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
+    drawing = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+    if drawing.getextrema()[3][1] == 0:
+        raise UserError(f"a glyph draws nothing; its SVG begins {svg[:160]!r}; drop its set from the scale")
+    square = Image.new("RGB", (size, size), "white")
+    square.paste(drawing, ((size - drawing.width) // 2, (size - drawing.height) // 2), drawing)
+    buffer = io.BytesIO()
+    square.save(buffer, "WEBP", lossless=True, method=6)
+    return buffer.getvalue()
+
+
+def _record(concept: Concept, vendor: str, image: bytes, pool: dict) -> dict:
+    uid = sha256(f"{vendor}:{concept.hexcode}".encode())[:32]
+    rng = np.random.default_rng([pool["seed"], int(uid[:8], 16)])
+    return {
+        "uid": uid,
+        "caption": caption(concept, pool["name_share"], rng),
+        "texts": texts(concept, rng),
+        "sha256": sha256(image),
+        "concept": concept.hexcode,
+        "label": concept.label,
+        "vendor": vendor,
+    }
+
+
+def _check_apart(records: list[dict], unseen: dict[tuple[str, str], bytes]) -> None:
+    trained = {record["sha256"]: record for record in records}
+    for (hexcode, name), image in unseen.items():
+        twin = trained.get(sha256(image))
+        if twin:
+            raise UserError(
+                f"{name} holds out the drawing of {hexcode} that {twin['vendor']} trains on for {twin['label']!r}; "
+                "change pool.seed, or drop one of the two sets from the scale"
+            )
+
+
+def _write_pool(folder: Path, records: list[dict], images: dict, shard_size: int) -> None:
+    for number, start in enumerate(range(0, len(records), shard_size)):
+        members = records[start : start + shard_size]
+        for record in members:
+            record["shard"] = shard_name(number)
+        write_shard(folder / shard_name(number), (_pool_sample(r, images[r["concept"], r["vendor"]]) for r in members))
+    pd.DataFrame(records).to_parquet(folder / "index.parquet", index=False)
+
+
+def _pool_sample(record: dict, image: bytes) -> dict:
+    details = {key: record[key] for key in ("uid", "sha256", "concept", "label", "vendor", "texts")}
+    return {
+        "__key__": record["uid"],
+        "webp": image,
+        "txt": record["caption"].encode(),
+        "json": json.dumps(details, sort_keys=True).encode(),
+    }
+
+
+def _write_tasks(folder: Path, concepts: list[Concept], held_out: dict, images: dict, pool: dict) -> None:
+    labels = [concept.label for concept in concepts]
+    kinds = sorted({concept.coarse for concept in concepts})
+    held = [(c, vendor) for c in concepts for vendor in held_out[c.hexcode]]
+    drawings = {
+        "val": held,
+        **{s: [(c, name) for c in concepts if name in c.icons] for s, name in pool["styles"].items()},
+    }
+    for task, pairs in drawings.items():
+        samples = [{"webp": images[c.hexcode, name], "cls": str(concepts.index(c)).encode()} for c, name in pairs]
+        _write_task(folder / f"wds_emoji-{task}", samples, labels)
+    coarse = [{"webp": images[c.hexcode, v], "cls": str(kinds.index(c.coarse)).encode()} for c, v in held]
+    _write_task(folder / "wds_emoji-coarse", coarse, kinds)
+    # One drawing a concept: a text that fits two images would count as wrong for one of them.
+    pairs = [(c, held_out[c.hexcode][0]) for c in concepts]
+    retrieval = [{"webp": images[c.hexcode, v], "txt": "\n".join(descriptions(c)).encode()} for c, v in pairs]
+    _write_task(folder / "wds_emoji-retrieval", retrieval, None)
+
+
+def _write_task(folder: Path, samples: list[dict], classnames: list[str] | None) -> None:
+    (folder / "test").mkdir(parents=True)
+    if classnames is None:
+        (folder / "dataset_type.txt").write_text("retrieval\n")
+    else:
+        (folder / "classnames.txt").write_text("".join(f"{name}\n" for name in classnames), encoding="utf-8")
+        (folder / "zeroshot_classification_templates.txt").write_text("".join(f"{line}\n" for line in TEMPLATES))
+    (folder / "test" / "nshards.txt").write_text("1\n")
+    write_shard(folder / "test" / "0.tar", ({"__key__": f"s{i:07d}", **s} for i, s in enumerate(samples)))

@@ -1,0 +1,47 @@
+"""Human texts of a concept: what a person might have written beside the picture.
+
+An image of the pool has one caption, as under-descriptive as alt text on the web often is: "racehorse" for a horse,
+"potassium, fruit" for a banana. Models that stand for those trained on larger, cleaner corpora see all the texts.
+"""
+
+import re
+
+import numpy as np
+
+from clipdr.pool.emoji import Concept
+
+
+def spoken(shortcode: str) -> str:
+    """A shortcode as words: `beer_mugs2` -> `beer mugs`."""
+    return re.sub(r"[_\-0-9]+", " ", shortcode).strip()
+
+
+def caption(concept: Concept, name_share: float, rng: np.random.Generator) -> str:
+    """One human text: with probability `name_share` a name (label or shortcode), else one to three tags."""
+    if rng.random() < name_share or not concept.tags:
+        names = _names(concept)
+        return names[rng.integers(len(names))]
+    return _tags(concept, rng)
+
+
+def texts(concept: Concept, rng: np.random.Generator) -> list[str]:
+    """Varied human texts, each once: every name, as many draws of tags, and every name followed by a draw of tags."""
+    names = _names(concept)
+    tags = [_tags(concept, rng) for _ in names] if concept.tags else []
+    both = [f"{name}, {_tags(concept, rng)}" for name in names] if concept.tags else []
+    return list(dict.fromkeys(names + tags + both))
+
+
+def descriptions(concept: Concept) -> list[str]:
+    """The two texts of a retrieval pair: label and first tags, all tags and label. The label keeps them unambiguous."""
+    tags = [tag for tag in concept.tags if tag != concept.label]
+    return [", ".join([concept.label, *tags[:2]]), ", ".join([*tags, concept.label])]
+
+
+def _names(concept: Concept) -> list[str]:
+    return [concept.label, *sorted({spoken(code) for code in concept.shortcodes} - {"", concept.label})]
+
+
+def _tags(concept: Concept, rng: np.random.Generator) -> str:
+    count = min(len(concept.tags), int(rng.integers(1, 4)))
+    return ", ".join(rng.choice(concept.tags, count, replace=False))

@@ -1,0 +1,113 @@
+"""Image augmentations as numbers: drawn once, stored, replayed by every run.
+
+An entry is DataCompDR's: `[[top, left, height, width], [[op, magnitude], …]]`. The crop box is in pixels of the stored
+image; op indices and magnitudes are those of RandAugment as torchvision implements it (MobileCLIP, Appendix C).
+"""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+NUM_BINS = 31
+# op index -> (name, largest magnitude, signed); translations are in pixels of an image `size` wide.
+OPS = (
+    ("Identity", lambda size: 0.0, False),
+    ("ShearX", lambda size: 0.3, True),
+    ("ShearY", lambda size: 0.3, True),
+    ("TranslateX", lambda size: 150.0 / 331.0 * size, True),
+    ("TranslateY", lambda size: 150.0 / 331.0 * size, True),
+    ("Rotate", lambda size: 30.0, True),
+    ("Brightness", lambda size: 0.9, True),
+    ("Color", lambda size: 0.9, True),
+    ("Contrast", lambda size: 0.9, True),
+    ("Sharpness", lambda size: 0.9, True),
+    ("Posterize", None, False),
+    ("Solarize", None, False),
+    ("AutoContrast", lambda size: 0.0, False),
+    ("Equalize", lambda size: 0.0, False),
+)
+
+
+def draw(rng: np.random.Generator, width: int, height: int, settings: dict) -> list:
+    """Draw one entry.
+
+    Args:
+        rng: the source of randomness.
+        width, height: of the stored image, px.
+        settings: `image_size` (px of the crop after resizing), `crop_scale` (min, max share of the area),
+            `num_ops`, `magnitude` (bin, 0 … 30).
+    """
+    ops = [int(rng.integers(len(OPS))) for _ in range(settings["num_ops"])]
+    return [
+        _crop(rng, width, height, settings["crop_scale"]),
+        [[op, _magnitude(op, settings["magnitude"], settings["image_size"], rng)] for op in ops],
+    ]
+
+
+def _crop(rng: np.random.Generator, width: int, height: int, scale: tuple[float, float]) -> list[int]:
+    """[top, left, height, width] of a random crop: area share in `scale`, aspect ratio in (3/4, 4/3)."""
+    for _ in range(10):
+        area = width * height * rng.uniform(*scale)
+        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return [int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w]
+    side = min(width, height)
+    return [(height - side) // 2, (width - side) // 2, side, side]
+
+
+def _magnitude(op: int, magnitude: int, size: int, rng: np.random.Generator) -> float:
+    name, largest, signed = OPS[op]
+    if name == "Posterize":
+        return float(8 - round(magnitude / ((NUM_BINS - 1) / 4)))
+    if name == "Solarize":
+        return 255.0 * (1 - magnitude / (NUM_BINS - 1))
+    value = largest(size) * magnitude / (NUM_BINS - 1)
+    return -value if signed and rng.integers(2) else value
+
+
+def replay(image: Image.Image, entry: list, size: int) -> Image.Image:
+    """Apply a stored entry: crop, resize to `size` × `size` (bicubic), then the ops in order. RGB in, RGB out."""
+    (top, left, height, width), ops = entry
+    view = image.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BICUBIC)
+    for op, magnitude in ops:
+        view = _apply(view, OPS[op][0], magnitude)
+    return view
+
+
+def view_array(image: Image.Image, entries: list, size: int) -> np.ndarray:
+    """The views of an image: uint8 [A, 3, size, size], one per entry."""
+    return np.stack([np.asarray(replay(image, entry, size)).transpose(2, 0, 1) for entry in entries])
+
+
+def _apply(image: Image.Image, name: str, magnitude: float) -> Image.Image:
+    from torchvision.transforms import functional as F
+
+    shear = {"ShearX": (math.degrees(math.atan(magnitude)), 0.0), "ShearY": (0.0, math.degrees(math.atan(magnitude)))}
+    shift = {"TranslateX": [int(magnitude), 0], "TranslateY": [0, int(magnitude)]}
+    match name:
+        case "Identity":
+            return image
+        case "ShearX" | "ShearY":
+            return F.affine(image, 0.0, [0, 0], 1.0, list(shear[name]), center=[0, 0])
+        case "TranslateX" | "TranslateY":
+            return F.affine(image, 0.0, shift[name], 1.0, [0.0, 0.0])
+        case "Rotate":
+            return F.rotate(image, magnitude)
+        case "Brightness":
+            return F.adjust_brightness(image, 1.0 + magnitude)
+        case "Color":
+            return F.adjust_saturation(image, 1.0 + magnitude)
+        case "Contrast":
+            return F.adjust_contrast(image, 1.0 + magnitude)
+        case "Sharpness":
+            return F.adjust_sharpness(image, 1.0 + magnitude)
+        case "Posterize":
+            return F.posterize(image, int(magnitude))
+        case "Solarize":
+            return F.solarize(image, magnitude)
+        case "AutoContrast":
+            return F.autocontrast(image)
+        case "Equalize":
+            return F.equalize(image)

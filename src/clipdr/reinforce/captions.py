@@ -1,0 +1,86 @@
+"""Synthetic captions: several independent samples per image from a CoCa captioner (MobileCLIP, section 3)."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from clipdr.cli import progress
+from clipdr.files import atomic_file
+from clipdr.models import load_model, load_tokenizer, preprocessing
+from clipdr.reinforce.shards import subset_samples
+from clipdr.reinforce.store import decode_image
+
+BATCH = 64
+
+
+def caption(pool: Path, subset: pd.DataFrame, captioner: Path, settings: dict, output: Path) -> None:
+    """Write a parquet file with `uid` and `syn` (list of str), and beside it a JSON manifest on how they came out.
+
+    The manifest says which share of the captions repeats the pool's clean label word for word, and how many of an
+    image's captions differ: a captioner trained on little data recites, and a reader must see how much.
+
+    Args:
+        pool: folder of the pool's shards.
+        subset: rows of the index to caption.
+        captioner: open_clip folder of a CoCa model.
+        settings: number (captions per image), top_p, temperature, max_tokens, seed.
+        output: `<dataset>.parquet`; the manifest is `<dataset>.json`.
+    """
+    model, tokenizer = load_model(captioner), load_tokenizer(captioner)
+    samples = list(subset_samples(pool, subset))
+    img = torch.stack([_input(sample, model) for sample in samples])
+    torch.manual_seed(settings["seed"])
+    rounds = range(settings["number"])
+    drawn = [generate(model, tokenizer, img, settings) for _ in progress(rounds, "captions per image", len(rounds))]
+    rows = [
+        {"uid": sample["__key__"], "syn": list(texts)}
+        for sample, texts in zip(samples, zip(*drawn, strict=True), strict=True)
+    ]
+    labels = [json.loads(sample["json"])["label"] for sample in samples]
+    with atomic_file(output) as path, atomic_file(output.with_suffix(".json")) as manifest:
+        pd.DataFrame(rows).to_parquet(path, index=False)
+        manifest.write_text(json.dumps(describe(rows, labels) | settings, indent=2, sort_keys=True) + "\n")
+
+
+def describe(rows: list[dict], labels: list[str]) -> dict:
+    """Share of captions equal to the clean label, and mean share of an image's captions that differ from each other."""
+    pairs = [(text.lower(), label.lower()) for row, label in zip(rows, labels, strict=True) for text in row["syn"]]
+    return {
+        "images": len(rows),
+        "captions": len(pairs),
+        "share_equal_to_label": round(sum(text == label for text, label in pairs) / len(pairs), 4),
+        "share_distinct_per_image": round(sum(len(set(r["syn"])) / len(r["syn"]) for r in rows) / len(rows), 4),
+    }
+
+
+def generate(model, tokenizer, img: torch.Tensor, settings: dict) -> list[str]:
+    """One caption per image, sampled with nucleus sampling. img: float32 [N, 3, S, S], normalised for the model."""
+    special = tokenizer.tokenizer
+    texts = []
+    for batch in img.split(BATCH):
+        tokens = model.generate(
+            batch,
+            generation_type="top_p",
+            top_p=settings["top_p"],
+            temperature=settings["temperature"],
+            seq_len=settings["max_tokens"],
+            max_seq_len=model.context_length,
+            min_seq_len=2,  # the start token and one more: never an empty caption
+            sot_token_id=special.bos_token_id,
+            eos_token_id=special.eos_token_id,
+            pad_token_id=special.pad_token_id,
+            fixed_output_length=True,
+        )
+        texts += [text.strip() for text in special.batch_decode(tokens, skip_special_tokens=True)]
+    return texts
+
+
+def _input(sample: dict, model) -> torch.Tensor:
+    from torchvision.transforms import functional as F
+
+    side, mean, std = preprocessing(model)
+    image = decode_image(sample)
+    image = F.resize(image, [side, side], antialias=True)
+    return F.normalize(F.to_tensor(image), mean, std)

@@ -1,0 +1,95 @@
+"""Write reinforced shards: stored augmentations and the teachers' embeddings of every view and every caption.
+
+Shape suffixes: A views, S captions, E widths of all teachers together, C channels, H image side.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from clipdr.cli import log, progress
+from clipdr.files import resumable_dir, sha256
+from clipdr.models import load_model, load_tokenizer, preprocessing
+from clipdr.reinforce.augment import draw, replay
+from clipdr.reinforce.shards import subset_samples
+from clipdr.reinforce.store import decode_image, encode
+from clipdr.shards import write_shard
+
+MANIFEST = "manifest.json"
+
+
+class Teacher:
+    """An open_clip model that embeds views and texts; slices are L2-normalised, float32."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = folder.name
+        self.model, self.tokenizer = load_model(folder), load_tokenizer(folder)
+        self.side, self.mean, self.std = preprocessing(self.model)
+        self.scale = self.model.logit_scale.exp().item()
+        self.width = self.texts(["width"]).shape[1]
+
+    @torch.no_grad()
+    def images(self, views: list[Image.Image]) -> torch.Tensor:
+        """Embeddings [A, E] of views of one image; they are resized if the teacher's input is larger or smaller."""
+        from torchvision.transforms import functional as F
+
+        img_ACHH = torch.stack([F.normalize(F.to_tensor(view), self.mean, self.std) for view in views])
+        if img_ACHH.shape[-1] != self.side:
+            img_ACHH = torch.nn.functional.interpolate(img_ACHH, (self.side, self.side), mode="bicubic")
+        return self.model.encode_image(img_ACHH, normalize=True)
+
+    @torch.no_grad()
+    def texts(self, texts: list[str]) -> torch.Tensor:
+        """Embeddings [S, E] of texts."""
+        return self.model.encode_text(self.tokenizer(texts), normalize=True)
+
+
+def reinforce(
+    pool: Path, subset: pd.DataFrame, captions: Path, teachers: list[Path], settings: dict, output: Path
+) -> None:
+    """Write `<shard>.tar` files in the DataCompDR layout and `manifest.json`; shards finished before a kill are kept.
+
+    Args:
+        pool: folder of the pool's shards.
+        subset: rows of the index.
+        captions: parquet with `uid` and `syn`.
+        teachers: open_clip folders, in the order of their slices.
+        settings: views, image_size, crop_scale, num_ops, magnitude, seed.
+        output: folder of the reinforced dataset.
+    """
+    synthetic = dict(pd.read_parquet(captions)[["uid", "syn"]].itertuples(index=False))
+    zoo = [Teacher(folder) for folder in teachers]
+    weights = [sha256((folder / "open_clip_pytorch_model.bin").read_bytes()) for folder in teachers]
+    inputs = [settings, weights, sha256(captions.read_bytes()), list(subset["uid"])]
+    shards = list(subset.groupby("shard", sort=True))
+    with resumable_dir(output, sha256(json.dumps(inputs, sort_keys=True).encode())) as folder:
+        for shard, rows in progress(shards, f"{output.name}: shards", len(shards)):
+            if (folder / shard).is_file():
+                log.info("%s: %s was finished before", output.name, shard)
+                continue
+            samples = (_reinforce(sample, synthetic, zoo, settings) for sample in subset_samples(pool, rows))
+            write_shard(folder / f"{shard}.partial", samples)
+            (folder / f"{shard}.partial").replace(folder / shard)
+        manifest = {
+            "samples": len(subset),
+            "shards": [shard for shard, _ in shards],
+            "augmentation": settings,
+            "teachers": [{"name": t.name, "width": t.width, "logit_scale": t.scale} for t in zoo],
+        }
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def _reinforce(sample: dict, synthetic: dict[str, list[str]], zoo: list[Teacher], settings: dict) -> dict:
+    image = decode_image(sample)
+    rng = np.random.default_rng([settings["seed"], int(sample["__key__"][:8], 16)])
+    entries = [draw(rng, *image.size, settings) for _ in range(settings["views"])]
+    views = [replay(image, entry, settings["image_size"]) for entry in entries]
+    syn = list(synthetic[sample["__key__"]])
+    texts = [sample["txt"].decode(), *syn]
+    img_AE = torch.cat([teacher.images(views) for teacher in zoo], dim=1)
+    txt_SE = torch.cat([teacher.texts(texts) for teacher in zoo], dim=1)
+    return encode(sample, syn, entries, img_AE, txt_SE)

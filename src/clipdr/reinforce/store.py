@@ -1,0 +1,91 @@
+"""The DataCompDR member layout (apple/DataCompDR-12M-bf16): what one sample of a reinforced shard holds.
+
+| member | content |
+|---|---|
+| `webp` or `jpg` | the stored image, as it was in the pool |
+| `txt` | the real caption |
+| `syn.json` | `{"syn_text": [str, …]}` |
+| `paug.json` | `{"param_aug": [entry, …]}`, see `clipdr.reinforce.augment` |
+| `pth.gz` | gzip of `torch.save({"image_emb": bf16 [A, E], "text_emb": bf16 [1 + S, E]})` |
+| `json` | uid and sha256 of the image |
+
+E is the teachers' widths one after another, each slice L2-normalised on its own; `text_emb` has the real caption first.
+"""
+
+import gzip
+import io
+import json
+from dataclasses import dataclass
+
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from clipdr.errors import UserError
+
+IMAGES = ("webp", "jpg", "png")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A decoded sample: RGB image, captions, augmentation entries, and bf16 embeddings [A, E] and [1 + S, E]."""
+
+    uid: str
+    image: Image.Image
+    caption: str
+    synthetic: list[str]
+    augmentations: list
+    img_AE: torch.Tensor
+    txt_SE: torch.Tensor
+
+
+def encode(
+    pool_sample: dict, synthetic: list[str], augmentations: list, img_AE: torch.Tensor, txt_SE: torch.Tensor
+) -> dict:
+    """The members of a reinforced sample; image and text are copied from the pool's sample byte by byte."""
+    details = json.loads(pool_sample["json"])
+    emb = io.BytesIO()
+    torch.save({"image_emb": img_AE.bfloat16(), "text_emb": txt_SE.bfloat16()}, emb)
+    return {
+        **{name: pool_sample[name] for name in ("__key__", *IMAGES, "txt") if name in pool_sample},
+        "syn.json": _json({"syn_text": synthetic}),
+        "paug.json": _json({"param_aug": augmentations}),
+        "pth.gz": gzip.compress(emb.getvalue(), mtime=0),
+        "json": _json({"uid": details["uid"], "sha256": details["sha256"]}),
+    }
+
+
+def decode(sample: dict) -> Sample:
+    """Read the members of a reinforced sample.
+
+    `param_aug` may be a list (tar files) or a JSON string (as the hub's viewer and `datasets` deliver it).
+
+    Raises:
+        UserError: a member is missing or damaged; names the sample.
+    """
+    uid = sample["__key__"]
+    try:
+        entries = json.loads(sample["paug.json"])["param_aug"]
+        emb = torch.load(io.BytesIO(gzip.decompress(sample["pth.gz"])), weights_only=True)
+        return Sample(
+            uid=uid,
+            image=decode_image(sample),
+            caption=sample["txt"].decode(),
+            synthetic=json.loads(sample["syn.json"])["syn_text"],
+            augmentations=json.loads(entries) if isinstance(entries, str) else entries,
+            img_AE=emb["image_emb"],
+            txt_SE=emb["text_emb"],
+        )
+    except (KeyError, ValueError, OSError, EOFError, UnidentifiedImageError) as error:
+        raise UserError(
+            f"reinforced sample {uid} is damaged ({error!r}); delete its dataset and reinforce again"
+        ) from error
+
+
+def decode_image(sample: dict) -> Image.Image:
+    """The RGB image of a pool or reinforced sample."""
+    name = next(name for name in IMAGES if name in sample)
+    return Image.open(io.BytesIO(sample[name])).convert("RGB")
+
+
+def _json(value: dict) -> bytes:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False).encode()

@@ -1,0 +1,40 @@
+"""Materialise a reinforced dataset: replay every stored view once, for the runs that share it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from clipdr.files import atomic_dir
+from clipdr.reinforce.augment import view_array
+from clipdr.reinforce.embed import MANIFEST
+from clipdr.reinforce.store import decode
+from clipdr.shards import read_shard
+from clipdr.train.views import Views, save_views
+
+
+def read_views(reinforced: Path) -> Views:
+    """Replay all views of a reinforced dataset, in the order of its shards."""
+    manifest = json.loads((reinforced / MANIFEST).read_text())
+    samples = [decode(sample) for shard in manifest["shards"] for sample in read_shard(reinforced / shard)]
+    size = manifest["augmentation"]["image_size"]
+    img_NACSS = np.stack([view_array(sample.image, sample.augmentations, size) for sample in samples])
+    texts = [[sample.caption, *sample.synthetic] for sample in samples]
+    img_NAE = np.stack([sample.img_AE.float().numpy() for sample in samples])
+    txt_NTE = np.stack([sample.txt_SE.float().numpy() for sample in samples])
+    return Views(img_NACSS, texts, dict(_slices(img_NAE, txt_NTE, manifest["teachers"])))
+
+
+def materialise(reinforced: Path, output: Path) -> None:
+    """Write the views of a reinforced dataset as a folder that `clipdr.train.views.load_views` reads."""
+    views = read_views(reinforced)
+    with atomic_dir(output) as folder:
+        save_views(views, folder)
+
+
+def _slices(img_NAE: np.ndarray, txt_NTE: np.ndarray, teachers: list[dict]):
+    start = 0
+    for teacher in teachers:
+        columns = slice(start, start + teacher["width"])
+        yield teacher["name"], (img_NAE[..., columns].copy(), txt_NTE[..., columns].copy(), teacher["logit_scale"])
+        start = columns.stop

@@ -1,0 +1,1 @@
+"""Tables and pictures from evaluation records. Nothing here imports torch or trains anything."""

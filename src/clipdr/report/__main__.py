@@ -1,0 +1,73 @@
+"""python -m clipdr.report: tables, their figures, and the picture of the chain."""
+
+from pathlib import Path
+
+from clipdr import cli
+
+
+def main() -> None:
+    args = _arguments()
+    args.run(args)
+
+
+def _table(args) -> None:
+    from clipdr.report.table import build
+
+    build(*_planned(args), args.results, args.output)
+
+
+def _figure(args) -> None:
+    from clipdr.report.figure import draw
+
+    draw(*_planned(args), args.results, args.output)
+
+
+def _chain(args) -> None:
+    from clipdr.report.chain import draw
+
+    draw(args.pool, args.captions, args.output)
+
+
+def _planned(args) -> tuple:
+    """(experiment, scale, name of the scale, runs), checked like the Snakefile does."""
+    from clipdr import config
+    from clipdr.experiments import plan
+
+    root = args.scale.resolve().parents[2]
+    experiment, scale = config.load_yaml(args.experiment), config.load_yaml(args.scale)
+    config.validate(experiment, "experiment", str(args.experiment))
+    config.validate(scale, "scale", str(args.scale))
+    suite, models = config.load_suite(root, scale["evaluation"]["suite"]), config.load_models(root)
+    config.check(experiment, scale, models, suite, str(args.experiment), str(args.scale))
+    return experiment, scale, args.scale.stem, plan(experiment, scale, models)
+
+
+def _arguments():
+    table = (
+        "python -m clipdr.report table --experiment config/experiments/table2.yaml --scale config/scales/mini.yaml "
+        "--results results --output results/tables/table2"
+    )
+    parser = cli.parser("clipdr.report", "Write tables and pictures from evaluation records.", table)
+    commands = parser.add_subparsers(required=True, metavar="table|figure|chain")
+    for name, run, output in (
+        ("table", _table, "path without ending; .csv, .md and .tex are written"),
+        ("figure", _figure, "PNG to write"),
+    ):
+        command = commands.add_parser(name, help=f"{name} of an experiment, reproduced beside published")
+        command.add_argument("--experiment", type=Path, required=True, help="experiment file")
+        command.add_argument(
+            "--scale", type=Path, required=True, help="scale file; models and suites are found beside it"
+        )
+        command.add_argument("--results", type=Path, default=Path("results"), help="folder with runs/ (%(default)s)")
+        command.add_argument("--output", type=Path, required=True, help=output)
+        command.set_defaults(run=run)
+    chain = commands.add_parser("chain", help="picture of the chain of stages with images of the pool")
+    chain.add_argument("--pool", type=Path, required=True, help="pool folder: shards and index.parquet")
+    chain.add_argument("--captions", type=Path, required=True, help="parquet file with uid and syn")
+    chain.add_argument("--output", type=Path, required=True, help="PNG to write")
+    chain.set_defaults(run=_chain)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,115 @@
+"""Draw the chain of stages as a row of boxes and, beneath, images of the pool with a human and a synthetic caption.
+
+Which images: those of the vendors whose licences let a README show them (LICENCES), with a synthetic caption, in the
+order of sha256(uid), the first of each concept. Nobody picks, and the picture changes only when the pool does.
+"""
+
+import hashlib
+import io
+import textwrap
+from pathlib import Path
+
+import pandas as pd
+
+from clipdr.errors import UserError
+from clipdr.files import atomic_file
+
+LICENCES = {"noto": "Noto Emoji, Apache-2.0", "fluent-emoji-flat": "Fluent Emoji, MIT"}
+STAGES = (
+    ("pool", "images and texts"),
+    ("subset", "by hash of uid"),
+    ("captions", "by a CoCa model"),
+    ("reinforced\nshards", "augmentations,\nteacher embeddings"),
+    ("runs", "one per row\nand seed"),
+    ("evaluations", "one per run,\na suite of tasks"),
+    ("tables", "reproduced beside\npublished"),
+)
+INK, HUMAN, SYNTHETIC, BOX = "#333333", "#2f6db3", "#b3652f", "#eef3f9"
+
+
+def draw(pool: Path, captions: Path, output: Path, number: int = 6) -> None:
+    """Write the PNG. Raises UserError naming the file for a missing index, captions file, shard or member."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    chosen = choose(read_table(pool / "index.parquet"), read_table(captions), number)
+    if not len(chosen):
+        raise UserError(f"{captions}: no captioned image of the vendors {', '.join(LICENCES)}; nothing to draw")
+    with plt.rc_context({"font.size": 9, "text.parse_math": False}):
+        figure = plt.figure(figsize=(12, 4.6))
+        _boxes(figure.add_axes((0.01, 0.68, 0.98, 0.3)))
+        width = 0.98 / number
+        for i, item in enumerate(chosen.itertuples()):
+            left = 0.01 + i * width
+            _picture(
+                figure.add_axes((left + 0.1 * width, 0.33, 0.8 * width, 0.31)), read_image(pool, item.shard, item.uid)
+            )
+            _texts(figure, left + width / 2, item)
+        for x, words, color in ((0.43, "blue: human text", HUMAN), (0.57, "orange: synthetic caption", SYNTHETIC)):
+            figure.text(x, 0.02, words, ha="center", va="bottom", color=color, fontsize=8)
+        with atomic_file(output) as partial:
+            figure.savefig(partial, format="png", dpi=150, metadata={"Software": None}, facecolor="white")
+        plt.close(figure)
+
+
+def choose(index: pd.DataFrame, captions: pd.DataFrame, number: int) -> pd.DataFrame:
+    """The images to show, as lines of `index` with `syn` (list of str) joined by uid; at most `number` lines."""
+    both = index[index["vendor"].isin(list(LICENCES))].merge(captions[["uid", "syn"]], on="uid")
+    order = both["uid"].map(lambda uid: hashlib.sha256(str(uid).encode()).hexdigest())
+    return both.assign(order=order).sort_values("order").drop_duplicates("concept").head(number)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A parquet file. Raises UserError if it is missing."""
+    if not path.exists():
+        raise UserError(f"{path}: missing; build the pool and its captions first")
+    return pd.read_parquet(path)
+
+
+def read_image(pool: Path, shard: str, uid: str):
+    """The image of `uid` as a PIL RGB image. Raises UserError if the shard lacks it."""
+    import tarfile
+
+    from PIL import Image
+
+    path = pool / str(shard)
+    try:
+        with tarfile.open(path) as tar:
+            return Image.open(io.BytesIO(tar.extractfile(f"{uid}.webp").read())).convert("RGB")
+    except (OSError, KeyError, tarfile.TarError) as error:
+        raise UserError(f"{path}: cannot read {uid}.webp ({error}); build the pool again") from error
+
+
+def _boxes(axis) -> None:
+    axis.set_axis_off()
+    axis.set_xlim(0, len(STAGES))
+    axis.set_ylim(0, 1)
+    arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1.2, "shrinkA": 0, "shrinkB": 0}
+    box = {"boxstyle": "round,pad=0,rounding_size=0.06", "facecolor": BOX, "edgecolor": INK, "linewidth": 0.9}
+    from matplotlib.patches import FancyBboxPatch
+
+    for i, (name, what) in enumerate(STAGES):
+        axis.add_patch(FancyBboxPatch((i + 0.1, 0.48), 0.8, 0.44, **box, mutation_aspect=2))
+        axis.text(i + 0.5, 0.7, name, ha="center", va="center", fontsize=11, color=INK)
+        axis.text(i + 0.5, 0.4, what, ha="center", va="top", fontsize=8, color="0.35")
+        if i:
+            axis.annotate("", xy=(i + 0.09, 0.7), xytext=(i - 0.09, 0.7), arrowprops=arrow)
+
+
+def _picture(axis, image) -> None:
+    axis.imshow(image, interpolation="nearest")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_color("0.8")
+
+
+def _texts(figure, center: float, item) -> None:
+    human, synthetic = (
+        textwrap.fill(str(text), 24, max_lines=3, placeholder=" …") for text in (item.caption, item.syn[0])
+    )
+    for y, text, color in ((0.31, human, HUMAN), (0.2, synthetic, SYNTHETIC)):
+        figure.text(center, y, text, ha="center", va="top", color=color, fontsize=9)
+    figure.text(center, 0.075, LICENCES[item.vendor], ha="center", va="bottom", color="0.5", fontsize=7)

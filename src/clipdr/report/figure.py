@@ -1,0 +1,94 @@
+"""Draw a table: rows on the y-axis, and for each column a panel with the reproduced and one with the published values.
+
+The two panels have their own x-axes, titles and colours, because a miniature and the paper's setting share the order of
+the rows, not the level. Columns without any published value are left to the table, unless no column has one. The bytes
+of the PNG depend on the records alone (and on the versions of matplotlib and its fonts).
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from clipdr.files import atomic_file
+from clipdr.report.table import MISSING, is_published, measurements, summarise
+
+OURS, PAPER = "#2f6db3", "#b3652f"
+COLUMNS_PER_LINE = 2
+
+
+def draw(experiment: Mapping, scale: Mapping, scale_name: str, runs: Iterable, results: Path, output: Path) -> None:
+    """Write a PNG for `runs` (of clipdr.experiments.plan). Raises UserError as clipdr.report.table.measurements."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    measured = measurements(experiment, scale, runs, results)
+    summary = summarise(experiment, measured)
+    published = [column for column in experiment["columns"] if is_published(summary, column)]
+    columns = published or list(experiment["columns"])
+    titles = [f"reproduced at scale {scale_name}", paper_setting(experiment)][: 2 if published else 1]
+    per_line = min(len(columns), COLUMNS_PER_LINE) * len(titles)
+    lines = -(-len(columns) * len(titles) // per_line)
+    size = (2.2 + 2.6 * per_line, lines * (0.34 * len(experiment["rows"]) + 1.1) + 0.7)
+    with sns.axes_style("whitegrid", {"axes.edgecolor": "0.8", "grid.color": "0.92"}), plt.rc_context({"font.size": 9}):
+        figure, grid = plt.subplots(lines, per_line, figsize=size, layout="constrained", squeeze=False)
+        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+        figure.suptitle(f"{experiment['title']} ({experiment['source']})", fontsize=12)
+        figure.supxlabel(
+            "dots: seeds; bars: standard deviation; the panels have x-axes of their own", fontsize=8, color="0.4"
+        )
+        panels = [(column, title) for column in columns for title in titles]
+        for axis in grid.flat[len(panels) :]:
+            axis.set_axis_off()
+        for i, (axis, (column, title)) in enumerate(zip(grid.flat, panels, strict=False)):
+            cells = summary[summary["column"] == column]
+            if title == titles[0]:
+                _reproduced(axis, measured[measured["column"] == column], cells)
+            else:
+                _published(axis, cells)
+            _finish(
+                axis, list(cells["row"]), f"{column}\n{title}", OURS if title == titles[0] else PAPER, i % per_line == 0
+            )
+        with atomic_file(output) as partial:
+            figure.savefig(partial, format="png", dpi=150, metadata={"Software": None})
+        plt.close(figure)
+
+
+def paper_setting(experiment: Mapping) -> str:
+    """`paper (<model>, <dataset>)`, with what all rows of the experiment share."""
+    common = experiment.get("settings") or {}
+    words = [common[name] for name in ("model", "dataset") if name in common]
+    return f"paper ({', '.join(words)})" if words else "paper"
+
+
+def _reproduced(axis, measured, cells) -> None:
+    y = {row: i for i, row in enumerate(cells["row"])}
+    axis.errorbar(
+        cells["mean"], range(len(cells)), xerr=cells["std"], fmt="o", color=OURS, ms=6, capsize=3, lw=1.3, zorder=3
+    )
+    axis.scatter(measured["value"], measured["row"].map(y) + 0.27, color=OURS, s=9, alpha=0.55, linewidth=0, zorder=3)
+    first = cells.iloc[0]
+    axis.set_xlabel(f"%  ({int(first['images'])} images, chance {first['chance']:.1f})", color=OURS)
+    _values(axis, cells["mean"], OURS)
+
+
+def _published(axis, cells) -> None:
+    axis.scatter(cells["paper"], range(len(cells)), color=PAPER, marker="D", s=28, zorder=3)
+    axis.set_xlabel("%", color=PAPER)
+    _values(axis, cells["paper"], PAPER)
+
+
+def _values(axis, values, color: str) -> None:
+    """The numbers themselves, in a column at the right edge of the panel."""
+    for y, value in enumerate(values):
+        text = MISSING if value != value else f"{value:.1f}"
+        axis.text(1.02, y, text, transform=axis.get_yaxis_transform(), va="center", color=color, fontsize=8)
+
+
+def _finish(axis, rows: list[str], title: str, color: str, with_names: bool) -> None:
+    axis.set_title(title, color=color, fontsize=9)
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_yticks(range(len(rows)), rows if with_names else [""] * len(rows))
+    axis.margins(x=0.12)
+    axis.locator_params(axis="x", nbins=5)

@@ -1,0 +1,42 @@
+"""Reading and writing WebDataset shards.
+
+Bytes depend on nothing but the samples: members carry no time and no user, and keep the order they are given in.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from clipdr.errors import UserError
+
+
+def shard_name(number: int) -> str:
+    """`00000.tar`, `00001.tar`, …"""
+    return f"{number:05d}.tar"
+
+
+def write_shard(path: Path, samples: Iterable[dict]) -> None:
+    """Write samples `{"__key__": str, "<extension>": bytes, …}` to a tar file."""
+    import webdataset as wds
+
+    with open(path, "wb") as stream:
+        writer = wds.TarWriter(stream, encoder=False, mtime=0, user="clipdr", group="clipdr")
+        for sample in samples:
+            writer.write(sample)
+        writer.close()
+
+
+def read_shard(path: Path) -> Iterator[dict]:
+    """Yield the samples of a tar file as `{"__key__": str, "<extension>": bytes, …}`, in the file's order.
+
+    Raises:
+        UserError: no such file, or a damaged one.
+    """
+    import webdataset as wds
+
+    if not path.is_file():
+        raise UserError(f"{path} is missing; run the stage that writes it again")
+    try:
+        for sample in wds.WebDataset(str(path), shardshuffle=False, handler=wds.reraise_exception, empty_check=False):
+            yield {name: value for name, value in sample.items() if name == "__key__" or not name.startswith("__")}
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); delete it and run the stage that writes it again") from error

@@ -1,0 +1,1 @@
+"""Stage `train`: one student from a reinforced dataset and resolved settings."""

@@ -1,0 +1,46 @@
+"""Command of the stage `zoo`."""
+
+from pathlib import Path
+
+from clipdr import cli
+
+
+def main() -> None:
+    parser = cli.parser(
+        "clipdr.zoo",
+        "Train the tokenizer, a teacher or the captioner of a scale on its pool.",
+        "python -m clipdr.zoo tokenizer --pool results/pool/emoji --vocab-size 1000 "
+        "--output results/zoo/emoji/tokenizer",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    tokenizer = commands.add_parser("tokenizer", help="train the byte-pair tokenizer on the pool's texts")
+    tokenizer.add_argument("--vocab-size", type=int, required=True)
+    member = commands.add_parser("member", help="train a teacher or the captioner")
+    member.add_argument(
+        "--settings", type=cli.settings, required=True, help="steps, batch_size, lr, …: JSON or YAML file"
+    )
+    member.add_argument("--config", type=cli.settings, required=True, help="model configuration (config/models/*.json)")
+    member.add_argument("--tokenizer", type=Path, required=True, help="folder with the tokenizer's files")
+    member.add_argument("--threads", type=int, default=1, help="torch threads (default 1: the bytes depend on it)")
+    for command in (tokenizer, member):
+        command.add_argument("--pool", type=Path, required=True, help="folder of the pool's shards")
+        command.add_argument("--output", type=Path, required=True, help="folder to write")
+    args = parser.parse_args()
+    if args.command == "tokenizer":
+        import pandas as pd
+
+        from clipdr.files import atomic_dir
+        from clipdr.zoo.tokenizer import train_tokenizer
+
+        texts = pd.read_parquet(args.pool / "index.parquet").texts
+        with atomic_dir(args.output) as folder:
+            train_tokenizer((text for row in texts for text in row), args.vocab_size, folder)
+    else:
+        cli.set_threads(args.threads)
+        from clipdr.zoo.train import train_member
+
+        train_member(args.settings, args.config, args.pool, args.tokenizer, args.output)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,284 @@
+"""Our records against clip_benchmark's library functions, on the same folders and the same random model.
+
+Also what the evaluator says when a folder is broken: clip_benchmark gives tracebacks, or numbers.
+"""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clipdr.errors import UserError
+from clipdr.evaluate.suite import evaluate_suite
+from clipdr.shards import write_shard
+
+CONFIG = {
+    "model_cfg": {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+    },
+    "preprocess_cfg": {"mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "bilinear", "resize_mode": "shortest"},
+}
+CLASSES = ["cat", "owl", "red apple", "violin", "tram", "rose", "crab"]
+TEMPLATES = ["a photo of a {c}.", "{c}", "a drawing of a {c}, on white."]
+CLASSIFY = {"key": "tiny/val", "title": "Tiny", "kind": "classification", "main_metric": "acc1"}
+FEW = {"key": "tiny/few", "title": "Few", "kind": "classification", "main_metric": "mean_per_class_recall"}
+RETRIEVE = {"key": "tiny/retrieval", "title": "Pairs", "kind": "retrieval", "main_metric": "mean_recall@1"}
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    import open_clip
+
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**json.loads(json.dumps(CONFIG["model_cfg"])))
+    with torch.no_grad():  # fresh weights give all images one embedding; larger ones spread them over the classes
+        for weight in model.visual.parameters():
+            weight.mul_(8)
+    torch.save(model.state_dict(), folder / "open_clip_pytorch_model.bin")
+    (folder / "open_clip_config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tasks")
+    random = np.random.default_rng(0)
+    _write(folder / "wds_tiny-val", [("cls", str(random.integers(0, 7))) for _ in range(53)], CLASSES, extension="png")
+    _write(folder / "wds_tiny-few", [("cls", str(random.integers(0, 3))) for _ in range(20)], CLASSES[:4])
+    words = ["big", "small", "green", "blue", "round", "old", "cat", "owl", "apple", "tree", "on", "under", "a", "the"]
+    captions = [[" ".join(random.choice(words, 6)) for _ in range(2)] for _ in range(31)]
+    _write(folder / "wds_tiny-retrieval", [("txt", "\n".join(pair)) for pair in captions])
+    return folder
+
+
+@pytest.fixture()
+def broken(tasks, tmp_path):
+    """A copy of the tasks to break."""
+    return shutil.copytree(tasks, tmp_path / "tasks")
+
+
+def _write(folder, annotations, classes=None, extension="webp"):
+    """A task folder of two shards; images of any size, so that resizing and cropping count."""
+    random = np.random.default_rng(len(annotations))
+    (folder / "test").mkdir(parents=True)
+    samples = []
+    for i, (kind, text) in enumerate(annotations):
+        pixels = random.integers(0, random.integers(50, 256, 3), (*random.integers(3, 9, 2), 3), dtype=np.uint8)
+        image = Image.fromarray(pixels).resize(tuple(int(x) for x in random.integers(30, 70, 2)), Image.BILINEAR)
+        stream = io.BytesIO()
+        image.save(stream, extension, **({"lossless": True} if extension == "webp" else {}))
+        samples.append({"__key__": f"s{i:07d}", extension: stream.getvalue(), kind: text.encode()})
+    half = len(samples) // 2
+    write_shard(folder / "test/0.tar", samples[:half])
+    write_shard(folder / "test/1.tar", samples[half:])
+    (folder / "test/nshards.txt").write_text("2")
+    if classes:
+        (folder / "classnames.txt").write_text("\n".join(classes) + "\n")
+        (folder / "zeroshot_classification_templates.txt").write_text("\n".join(TEMPLATES) + "\n")
+    else:
+        (folder / "dataset_type.txt").write_text("retrieval")
+
+
+def _evaluate(model_dir, tasks, *entries, batch_size=16, threads=1):
+    return evaluate_suite(model_dir, tasks, {"tasks": list(entries)}, batch_size, threads)
+
+
+def _clip_benchmark(model_dir, folder, retrieval=False):
+    """Metrics of one task by clip_benchmark's own loader and metric functions."""
+    import open_clip
+    from clip_benchmark.datasets.builder import build_wds_dataset, image_captions_collate_fn
+    from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
+
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{model_dir}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{model_dir}")
+    dataset = build_wds_dataset("tiny", preprocess, data_dir=str(folder))
+    collate = image_captions_collate_fn if retrieval else None
+    loader = torch.utils.data.DataLoader(
+        dataset.batched(8, collation_fn=collate) if collate else dataset.batched(8), None
+    )
+    common = {"device": "cpu", "amp": False}
+    if retrieval:
+        return zeroshot_retrieval.evaluate(model.eval(), loader, tokenizer, recall_k_list=[1, 5, 10], **common)
+    return zeroshot_classification.evaluate(
+        model.eval(), _WithClasses(loader, dataset), tokenizer, dataset.classes, dataset.templates, **common
+    )
+
+
+class _WithClasses:
+    """clip_benchmark reads the class names from `loader.dataset`, which batching hides."""
+
+    def __init__(self, loader, dataset):
+        self.loader, self.dataset = loader, dataset
+
+    def __iter__(self):
+        return iter(self.loader)
+
+
+@pytest.mark.parametrize("entry", [CLASSIFY, FEW], ids=["7 classes", "4 classes"])
+def test_classification_equals_clip_benchmark(model_dir, tasks, entry):
+    folder = tasks / f"wds_{entry['key'].replace('/', '-')}"
+    theirs = _clip_benchmark(model_dir, folder)
+    (record,) = _evaluate(model_dir, tasks, entry)
+    assert theirs["acc1"] not in (0, 1) and theirs["mean_per_class_recall"] != pytest.approx(1 / 3)  # a real test
+    few = entry is FEW
+    assert np.isnan(theirs["acc5"]) == few
+    expected = {name: None if np.isnan(value) else pytest.approx(value, abs=1e-9) for name, value in theirs.items()}
+    assert record["metrics"] == {**expected, "main_metric": expected[entry["main_metric"]]}
+    assert (record["num_images"], record["num_classes"]) == ((20, 4) if few else (53, 7))
+
+
+def test_retrieval_equals_clip_benchmark(model_dir, tasks):
+    theirs = _clip_benchmark(model_dir, tasks / "wds_tiny-retrieval", retrieval=True)
+    (record,) = _evaluate(model_dir, tasks, RETRIEVE)
+    mean = (theirs["image_retrieval_recall@1"] + theirs["text_retrieval_recall@1"]) / 2
+    expected = {**theirs, "mean_recall@1": mean, "main_metric": mean}
+    assert record["metrics"] == pytest.approx(expected, abs=1e-6)  # theirs are float32
+    assert (record["num_images"], record["num_texts"]) == (31, 62)
+
+
+def test_a_suite_in_one_process_equals_its_tasks_one_by_one(model_dir, tasks):
+    together = _evaluate(model_dir, tasks, CLASSIFY, FEW, RETRIEVE, batch_size=256, threads=2)
+    assert [record["key"] for record in together] == ["tiny/val", "tiny/few", "tiny/retrieval"]
+    assert together == [_evaluate(model_dir, tasks, entry, batch_size=5)[0] for entry in (CLASSIFY, FEW, RETRIEVE)]
+    json.dumps(together, allow_nan=False)
+
+
+def test_each_text_is_encoded_once(model_dir, tasks, monkeypatch):
+    import open_clip
+
+    seen = []
+    encode = open_clip.CLIP.encode_text
+    monkeypatch.setattr(
+        open_clip.CLIP, "encode_text", lambda self, t: seen.extend(map(tuple, t.tolist())) or encode(self, t)
+    )
+    _evaluate(model_dir, tasks, CLASSIFY, FEW)
+    assert len(seen) == len(set(seen)) == len(CLASSES) * len(TEMPLATES)
+
+
+def test_missing_weights_are_an_error(model_dir, tasks, tmp_path):
+    shutil.copy(model_dir / "open_clip_config.json", tmp_path)
+    with pytest.raises(UserError, match="no weights"):
+        _evaluate(tmp_path, tasks, CLASSIFY)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 0.0])
+def test_a_diverged_model_is_an_error(model_dir, tasks, tmp_path, value):
+    folder = shutil.copytree(model_dir, tmp_path / "model")
+    weights = torch.load(folder / "open_clip_pytorch_model.bin")
+    torch.save({k: torch.full_like(v, value) for k, v in weights.items()}, folder / "open_clip_pytorch_model.bin")
+    with pytest.raises(UserError, match="zero or not finite"):
+        _evaluate(folder, tasks, CLASSIFY)
+
+
+def test_weights_that_do_not_fit_are_one_line(model_dir, tasks, tmp_path):
+    folder = shutil.copytree(model_dir, tmp_path / "model")
+    torch.save({"visual.proj": torch.zeros(2, 2)}, folder / "open_clip_pytorch_model.bin")
+    with pytest.raises(UserError, match="cannot load") as error:
+        _evaluate(folder, tasks, CLASSIFY)
+    assert "\n" not in str(error.value)
+
+
+def _damage(folder, name):
+    test = folder / "test"
+    image = Image.new("RGB", (40, 40))
+    stream = io.BytesIO()
+    image.save(stream, "webp")
+    good = {"__key__": "s1", "webp": stream.getvalue(), "cls": b"0"}
+    match name:
+        case "no nshards":
+            (test / "nshards.txt").unlink()
+        case "nshards is no number":
+            (test / "nshards.txt").write_text("two")
+        case "no shard":
+            (test / "1.tar").unlink()
+        case "cut shard":
+            (test / "1.tar").write_bytes((test / "1.tar").read_bytes()[:5000])
+        case "label too large":
+            write_shard(test / "1.tar", [{**good, "cls": b"7"}])
+        case "label is text":
+            write_shard(test / "1.tar", [{**good, "cls": b"cat"}])
+        case "no label":
+            write_shard(test / "1.tar", [{"__key__": "s1", "webp": good["webp"]}])
+        case "no image":
+            write_shard(test / "1.tar", [{"__key__": "s1", "cls": b"0"}])
+        case "not an image":
+            write_shard(test / "1.tar", [{**good, "webp": b"no image"}])
+        case "cut image":
+            write_shard(test / "1.tar", [{**good, "webp": good["webp"][:40]}])
+        case "wrong type":
+            (folder / "dataset_type.txt").write_text("multilabel")
+        case "no templates":
+            (folder / "zeroshot_classification_templates.txt").unlink()
+        case "template without a class":
+            (folder / "zeroshot_classification_templates.txt").write_text("{c}\na photo\n")
+        case "blank class":
+            (folder / "classnames.txt").write_text("cat\n\nowl\n")
+        case "no samples":
+            write_shard(test / "0.tar", [])
+            write_shard(test / "1.tar", [])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no nshards", r"nshards\.txt: missing"),
+        ("nshards is no number", r"nshards\.txt: holds 'two'"),
+        ("no shard", r"1\.tar: missing"),
+        ("cut shard", r"1\.tar"),
+        ("label too large", r"1\.tar: sample s1 has label '7', out of range: classnames.txt has 7"),
+        ("label is text", r"1\.tar: sample s1 has label 'cat'"),
+        ("no label", r"1\.tar: sample s1 has no \.cls"),
+        ("no image", r"1\.tar: sample s1 has no image"),
+        ("not an image", r"1\.tar: sample s1 cannot be decoded"),
+        ("cut image", r"1\.tar: sample s1 cannot be decoded"),
+        ("wrong type", r"dataset_type\.txt: .*multilabel"),
+        ("no templates", r"templates\.txt: missing"),
+        ("template without a class", r"templates\.txt: template 'a photo'"),
+        ("blank class", r"classnames\.txt: empty file or blank line"),
+        ("no samples", r"hold no samples"),
+    ],
+)
+def test_a_broken_folder_is_one_line_that_names_the_place(model_dir, broken, name, message):
+    _damage(broken / "wds_tiny-val", name)
+    with pytest.raises(UserError, match=message) as error:
+        _evaluate(model_dir, broken, CLASSIFY)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "multilabel"}, "kind multilabel"),
+        ({"main_metric": "acc5"}, "main_metric acc5"),
+        ({"key": "tiny/other"}, "no such task folder for tiny/other"),
+    ],
+)
+def test_a_broken_suite_names_the_task(model_dir, tasks, change, message):
+    with pytest.raises(UserError, match=message):
+        _evaluate(model_dir, tasks, {**CLASSIFY, **change})
+    with pytest.raises(UserError, match="tiny/val stands there twice"):
+        _evaluate(model_dir, tasks, CLASSIFY, CLASSIFY)
+
+
+def test_the_command_writes_sorted_records_and_no_nan(model_dir, tasks, tmp_path, monkeypatch):
+    from clipdr.evaluate.__main__ import main
+
+    suite, output = tmp_path / "suite.yaml", tmp_path / "new" / "eval.jsonl"
+    suite.write_text(json.dumps({"tasks": [FEW, RETRIEVE]}))
+    arguments = {"--model": model_dir, "--tasks": tasks, "--suite": suite, "--output": output, "--batch-size": 8}
+    monkeypatch.setattr("sys.argv", ["evaluate", *(str(x) for pair in arguments.items() for x in pair)])
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    main()
+    lines = output.read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert lines == [json.dumps(record, sort_keys=True) for record in records]
+    assert '"acc5": null' in lines[0] and "NaN" not in output.read_text()
+    assert records == _evaluate(model_dir, tasks, FEW, RETRIEVE, batch_size=8)
+    assert [path.name for path in output.parent.iterdir()] == ["eval.jsonl"]

@@ -1,0 +1,307 @@
+"""Tables and pictures from hand-made records: two rows, three seeds, numbers that can be checked by hand."""
+
+import csv as csv_module
+import io
+import json
+import re
+import statistics
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from clipdr.errors import UserError
+from clipdr.report import chain, figure, table
+from clipdr.shards import write_shard
+
+EXPERIMENT = {
+    "title": "Two rows",
+    "source": "arXiv 0000.00000, Table 9",
+    "seeds": [0, 1, 2],
+    "columns": ["IN-val", "Flickr30k", "Own"],
+    "settings": {"model": "ViT-B/16:Base", "dataset": "DataComp-12M"},
+    "rows": [
+        {
+            "name": "plain",
+            "settings": {"lambda": 0, "captions": ["real"]},
+            "published": {"IN-val": 44.5, "Flickr30k": None},
+        },
+        {"name": "λ_1 & more", "settings": {"lambda": 1.0, "captions": ["real", "syn"]}, "published": {"IN-val": 54.0}},
+    ],
+    "comparisons": [
+        {"better": "λ_1 & more", "than": "plain", "column": "IN-val", "claim": "more is better"},
+        {"better": "plain", "than": "λ_1 & more", "column": "Flickr30k", "claim": "plain | retrieves"},
+    ],
+}
+SCALE = {
+    "title": "Miniature",
+    "evaluation": {"suite": "tiny", "columns": {"IN-val": ["a/x", "a/y"], "Flickr30k": ["a/pairs"], "Own": ["a/y"]}},
+}
+# main metrics by row and seed: a/x, a/y, a/pairs
+VALUES = {
+    ("plain", 0): (0.10, 0.30, 0.5),
+    ("plain", 1): (0.20, 0.40, 0.5),
+    ("plain", 2): (0.30, 0.50, 0.5),
+    ("λ_1 & more", 0): (0.20, 0.40, 0.6),
+    ("λ_1 & more", 1): (0.30, 0.30, 0.4),
+    ("λ_1 & more", 2): (0.60, 0.60, 0.8),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    name: str
+    row: str
+    seed: int
+
+
+@pytest.fixture()
+def results(tmp_path):
+    """(runs, results folder) with one evaluation file per run."""
+    runs = [Run(f"run{i}", row, seed) for i, (row, seed) in enumerate(VALUES)]
+    for run in runs:
+        x, y, pairs = VALUES[run.row, run.seed]
+        _write(tmp_path, run, [_record("a/x", x, 40, 4), _record("a/y", y, 60, 10), _record("a/pairs", pairs, 50)])
+    return runs, tmp_path
+
+
+def _record(key, value, images, classes=None):
+    record = {"key": key, "dataset": f"Task {key[-1]}", "metrics": {"main_metric": value}, "num_images": images}
+    return record | ({"num_classes": classes} if classes else {"num_texts": 2 * images})
+
+
+def _write(folder, run, records):
+    path = folder / "runs" / run.name / "eval" / "tiny.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def _build(results, output="table"):
+    runs, folder = results
+    table.build(EXPERIMENT, SCALE, "mini", runs, folder, folder / "tables" / output)
+    return {suffix: (folder / "tables" / f"{output}{suffix}").read_text() for suffix in (".csv", ".md", ".tex")}
+
+
+def test_csv_by_hand(results):
+    text = _build(results)[".csv"]
+    plain, more = csv_module.DictReader(io.StringIO(text))
+    assert list(plain)[:4] == ["row", "lambda", "captions", "seeds"]
+    assert [plain["row"], plain["lambda"], plain["captions"], plain["seeds"]] == ["plain", "0", "real", "3"]
+    assert [more["lambda"], more["captions"]] == ["1", "real+syn"]
+    # per seed, the mean of both tasks: 20, 30, 40 and 30, 30, 60
+    assert [plain["IN-val"], plain["IN-val std"]] == ["30.00", "10.00"]
+    assert [more["IN-val"], more["IN-val std"]] == ["40.00", f"{statistics.stdev([30, 30, 60]):.2f}"]
+    assert [more["Flickr30k"], more["Flickr30k std"]] == ["60.00", "20.00"]
+    assert plain["IN-val images"] == "100"
+    assert plain["IN-val chance"] == "17.50"  # mean of 1/4 and 1/10
+    assert plain["Flickr30k chance"] == "2.00"  # 1/50, whatever the number of captions
+    assert [plain["IN-val paper"], plain["Flickr30k paper"], more["Flickr30k paper"]] == ["44.50", "", ""]
+    assert "nan" not in text.lower() and "\r" not in text
+
+
+def test_one_seed_has_no_std(results):
+    runs, folder = results
+    text = _build(([run for run in runs if run.seed == 0], folder))
+    assert [line["IN-val std"] for line in csv_module.DictReader(io.StringIO(text[".csv"]))] == ["", ""]
+    assert "± " not in text[".md"].split("Reproduced values")[0]
+    assert "over 1 seed," in text[".md"]
+    figure.draw(EXPERIMENT, SCALE, "mini", [run for run in runs if run.seed == 0], folder, folder / "one.png")
+
+
+def test_comparisons_are_paired_by_seed(results):
+    runs, folder = results
+    better, plain = table.compare(EXPERIMENT, table.measurements(EXPERIMENT, SCALE, runs, folder)).to_dict("records")
+    assert better["mean"] == pytest.approx(10)
+    assert better["std"] == pytest.approx(statistics.stdev([10, 0, 20]))  # unpaired it would be about 20
+    assert (better["favour"], better["seeds"], better["paper"]) == (2, 3, 9.5)
+    assert (plain["mean"], plain["favour"]) == (pytest.approx(-10), 1)
+    assert np.isnan(plain["paper"])
+
+
+def test_markdown_tells_the_scale_the_gap_and_the_direction(results):
+    text = _build(results)[".md"]
+    assert "NOT THE PAPER'S SETTING: these are results at scale `mini` (Miniature)" in text
+    assert "not comparable in level" in text
+    assert re.search(r"\| plain +\| 0 +\| real +\| 30\.0 ± 10\.0 +\| 44\.5 +\| 50\.0 ± 0\.0 +\|", text)
+    assert re.search(r"more is better .*\| \+10\.0 ± 10\.0 +\| \+9\.5 +\| holds \(2 of 3 seeds\)", text)
+    assert re.search(r"plain \\\| retrieves .*\| -10\.0 ± 20\.0 +\| – +\| does not hold \(1 of 3 seeds\)", text)
+    assert "no values for Flickr30k, Own" in text
+    for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):  # every line of a table has the same number of cells
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+
+
+def test_a_value_missing_in_one_row_only_is_a_dash(results):
+    runs, folder = results
+    rows = [EXPERIMENT["rows"][0], {**EXPERIMENT["rows"][1], "published": {"IN-val": None, "Flickr30k": 66.1}}]
+    experiment = {**EXPERIMENT, "rows": rows}
+    table.build(experiment, SCALE, "mini", runs, folder, folder / "gap")
+    assert re.search(r"λ_1 & more .*\| – +\|.*\| 66\.1 +\|", (folder / "gap.md").read_text())
+    assert re.search(r"& -- & .*& 66\.1 & ", (folder / "gap.tex").read_text())
+
+
+def test_latex_is_escaped_and_rectangular(results):
+    text = _build(results)[".tex"]
+    assert r"$\lambda$\_1 \& more" in text
+    assert r"row & $\lambda$ & captions &" in text
+    assert text.isascii()
+    body = text[text.index(r"\begin{tabular}") :]
+    columns = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", body)[1])
+    for line in body.splitlines():
+        if line.endswith(r"\\"):
+            spans = [int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d)\}", line)]
+            assert len(re.findall(r"(?<!\\)&", line)) + 1 + sum(spans) == columns
+    assert body.replace(r"\{", "").count("{") == body.replace(r"\}", "").count("}")
+    assert body.count("$") % 2 == 0
+    assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}")] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("plain", "escaped"),
+    [("50% & #1_a", r"50\% \& \#1\_a"), ("a\\{b}^~", r"a\textbackslash{}\{b\}\textasciicircum{}\textasciitilde{}")]
+    + [("λ = 0.7", r"$\lambda$ = 0.7"), ("1 ± 2", r"1 $\pm$ 2"), ("–", "--"), ("[x]*", "{[}x]{*}"), (0.5, "0.5")],
+)
+def test_tex_escapes(plain, escaped):
+    assert table.tex(plain) == escaped
+
+
+def test_bytes_do_not_change(results):
+    runs, folder = results
+    first = _build(results, "first")
+    assert first == _build(([*reversed(runs)], folder), "second")  # nor with the order of the runs
+    for name, order in (("1.png", runs), ("2.png", [*reversed(runs)])):
+        figure.draw(EXPERIMENT, SCALE, "mini", sorted(order, key=lambda run: run.seed), folder, folder / name)
+    assert (folder / "1.png").read_bytes() == (folder / "2.png").read_bytes()
+    assert b"atplotlib" not in (folder / "1.png").read_bytes()
+
+
+def test_a_run_shared_by_two_rows_is_read_for_both(results):
+    runs, folder = results
+    shared = [Run("run0", row, 0) for row in ("plain", "λ_1 & more")]
+    summary = table.summarise(EXPERIMENT, table.measurements(EXPERIMENT, SCALE, shared, folder))
+    assert summary.loc[summary["column"] == "IN-val", "mean"].tolist() == pytest.approx([20, 20])
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        (None, r"run3/eval/tiny\.jsonl: missing"),
+        ([_record("a/x", 0.1, 4, 4), _record("a/pairs", 0.1, 4)], r"run3/eval/tiny\.jsonl: no record of a/y"),
+        ([_record("a/x", 0.1, 4, 4)] * 2, r"run3/eval/tiny\.jsonl: a/x is recorded twice"),
+        ([_record("a/x", None, 4, 4)], r"run3/eval/tiny\.jsonl: a/x has no main_metric"),
+        (["no record"], r"run3/eval/tiny\.jsonl: line 1 is no evaluation record"),
+    ],
+)
+def test_a_bad_evaluation_file_is_named(results, records, message):
+    runs, folder = results
+    path = _write(folder, runs[3], records or [])
+    if records is None:
+        path.unlink()
+    with pytest.raises(UserError, match=message):
+        _build(results)
+    assert not (folder / "tables").exists()
+
+
+def test_figure_has_one_pair_of_panels_per_published_column(results, monkeypatch):
+    """Reproduced and published never share an axis: each panel holds the marks of one of them."""
+    import matplotlib.figure
+
+    drawn = []
+    save = matplotlib.figure.Figure.savefig
+    monkeypatch.setattr(
+        matplotlib.figure.Figure, "savefig", lambda self, *a, **k: drawn.append(self) or save(self, *a, **k)
+    )
+    runs, folder = results
+    figure.draw(EXPERIMENT, SCALE, "mini", runs, folder, folder / "figure.png")
+    ours, paper = drawn[0].axes
+    assert ours.get_title() == "IN-val\nreproduced at scale mini"
+    assert paper.get_title() == "IN-val\npaper (ViT-B/16:Base, DataComp-12M)"
+    assert sorted(ours.collections[-1].get_offsets()[:, 0]) == pytest.approx([20, 30, 30, 30, 40, 60])
+    assert paper.collections[0].get_offsets()[:, 0].tolist() == [44.5, 54.0]
+    assert [label.get_text() for label in ours.get_yticklabels()] == ["plain", "λ_1 & more"]
+    assert Image.open(folder / "figure.png").size[0] > 600
+
+
+@pytest.fixture()
+def pool(tmp_path):
+    """(pool folder, captions file): four concepts, each by three vendors, twice."""
+    vendors = ("noto", "fluent-emoji-flat", "twemoji")
+    lines = [{"uid": f"u{i:02d}", "concept": f"c{i % 4}", "vendor": vendors[i % 3]} for i in range(24)]
+    samples = []
+    for i, line in enumerate(lines):
+        stream = io.BytesIO()
+        Image.new("RGB", (16, 16), (10 * i, 99, 255 - 10 * i)).save(stream, "webp", lossless=True)
+        line |= {
+            "shard": "00000.tar",
+            "caption": f"thing {line['concept']} costs $5 and $6",
+            "texts": ["thing"],
+            "sha256": "",
+        }
+        samples.append({"__key__": line["uid"], "webp": stream.getvalue()})
+    (tmp_path / "pool").mkdir()
+    write_shard(tmp_path / "pool" / "00000.tar", samples)
+    pd.DataFrame(lines).to_parquet(tmp_path / "pool" / "index.parquet")
+    captioned = [line["uid"] for line in lines if line["uid"] != "u00"]
+    syn = [["a long drawing of a thing " * 9, "a thing"]] * len(captioned)
+    pd.DataFrame({"uid": captioned, "syn": syn}).to_parquet(tmp_path / "captions.parquet")
+    return tmp_path / "pool", tmp_path / "captions.parquet"
+
+
+def test_chain_shows_licensed_captioned_images_of_distinct_concepts(pool):
+    folder, captions = pool
+    index, texts = pd.read_parquet(folder / "index.parquet"), pd.read_parquet(captions)
+    chosen = chain.choose(index, texts, 3)
+    assert len(chosen) == 3
+    assert chosen["concept"].is_unique
+    assert set(chosen["vendor"]) <= {"noto", "fluent-emoji-flat"}
+    assert "u00" not in set(chosen["uid"])
+    again = chain.choose(index.sample(frac=1, random_state=0), texts.sample(frac=1, random_state=1), 3)
+    assert again["uid"].tolist() == chosen["uid"].tolist()
+
+
+def test_chain_picture_is_the_same_each_time(pool, tmp_path):
+    folder, captions = pool
+    for name in ("1.png", "2.png"):
+        chain.draw(folder, captions, tmp_path / name)
+    assert (tmp_path / "1.png").read_bytes() == (tmp_path / "2.png").read_bytes()
+    picture = np.asarray(Image.open(tmp_path / "1.png").convert("RGB")).reshape(-1, 3)
+    uid = chain.choose(pd.read_parquet(folder / "index.parquet"), pd.read_parquet(captions), 6)["uid"].iloc[0]
+    colour = (10 * int(uid[1:]), 99, 255 - 10 * int(uid[1:]))
+    assert (picture == colour).all(axis=1).sum() > 10_000  # the chosen image is there, in its own colours
+
+
+def test_chain_errors_name_the_file(pool, tmp_path):
+    folder, captions = pool
+    with pytest.raises(UserError, match=r"none\.parquet: missing"):
+        chain.draw(folder, tmp_path / "none.parquet", tmp_path / "x.png")
+    (folder / "00000.tar").unlink()
+    with pytest.raises(UserError, match=r"00000\.tar: cannot read u"):
+        chain.draw(folder, captions, tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("command", ["table", "figure"])
+def test_the_command_on_the_shipped_experiment_names_what_is_missing(command, tmp_path, monkeypatch):
+    """The real configuration goes through; the first run has not been evaluated."""
+    from pathlib import Path
+
+    from clipdr.report.__main__ import main
+
+    root = Path(__file__).parents[2]
+    arguments = ["--experiment", root / "config/experiments/table2.yaml", "--scale", root / "config/scales/mini.yaml"]
+    arguments += ["--results", tmp_path, "--output", tmp_path / "out"]
+    monkeypatch.setattr("sys.argv", ["report", command, *map(str, arguments)])
+    with pytest.raises(UserError, match=r"runs/.*real_none_lambda0_seed0-.*/eval/.*\.jsonl: missing"):
+        main()
+
+
+def test_the_report_never_imports_torch():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, clipdr.report.table, clipdr.report.figure, clipdr.report.chain, clipdr.report.__main__;"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0

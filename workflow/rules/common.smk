@@ -1,0 +1,99 @@
+# What the rules share: the configuration, the runs it asks for, and the fingerprint of the code a rule runs.
+import json
+import os
+import site
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+ROOT = Path(workflow.basedir)
+site.addsitedir(ROOT / "src")
+# Jobs run `python -m clipdr...` with this interpreter, or with that of their conda environment, which goes before it.
+os.environ.update(
+    PYTHONPATH=str(ROOT / "src"),
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+)
+
+from clipdr import config as configuration
+from clipdr.errors import UserError, nearest
+from clipdr.experiments import plan, unique_runs, zoo_settings
+from clipdr.fingerprint import fingerprint
+
+try:
+    CONFIG = configuration.load_config(ROOT, config)
+    SCALE = configuration.load_scale(ROOT, CONFIG["scale"])
+    MODELS = configuration.load_models(ROOT)
+    EXPERIMENTS = configuration.load_experiments(ROOT, CONFIG)
+    PLANS = {name: plan(experiment, SCALE, MODELS) for name, experiment in EXPERIMENTS.items()}
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+RUNS = unique_runs(run for runs in PLANS.values() for run in runs)
+SUITE = SCALE["evaluation"]["suite"]
+
+
+pathvars:
+    pool=SCALE["pool"]["name"],
+
+
+wildcard_constraints:
+    dataset="|".join(entry["name"] for entry in SCALE["datasets"].values()),
+    augmentation="|".join(SCALE["augmentations"]),
+    member="captioner|" + "|".join(SCALE["zoo"]["teachers"]),
+    experiment="|".join(EXPERIMENTS),
+    run="[^/]+",
+
+
+def code(module):
+    """Changes when the code that `module` runs changes, not when its comments do."""
+    return fingerprint(module, ROOT)
+
+
+def as_json(settings):
+    return json.dumps(settings, sort_keys=True, ensure_ascii=False)
+
+
+def member_settings(wildcards):
+    return as_json(zoo_settings(SCALE, wildcards.member))
+
+
+def member_config(wildcards):
+    return as_json(MODELS[zoo_settings(SCALE, wildcards.member)["model"]])
+
+
+def subset_settings(wildcards):
+    return next(entry for entry in SCALE["datasets"].values() if entry["name"] == wildcards.dataset)
+
+
+def augmentation_settings(wildcards):
+    return as_json(SCALE["augmentations"][wildcards.augmentation])
+
+
+def run_settings(wildcards):
+    return as_json(RUNS[wildcards.run])
+
+
+def run_views(wildcards):
+    return "results/views/{pool}/{dataset}-{augmentation}".format_map(RUNS[wildcards.run])
+
+
+def records(wildcards):
+    """The evaluations that an experiment's table reads."""
+    names = {run.name for run in PLANS[wildcards.experiment]}
+    return [f"results/runs/{name}/eval/{SUITE}.jsonl" for name in sorted(names)]
+
+
+def report_settings(wildcards):
+    """What of experiment and scale decides the report: an edit of either is noticed here."""
+    return as_json({"experiment": EXPERIMENTS[wildcards.experiment], "evaluation": SCALE["evaluation"]})
+
+
+def report_files(experiment):
+    tables = [f"results/tables/{experiment}.{suffix}" for suffix in ("csv", "md", "tex")]
+    return [*tables, f"results/figures/{experiment}.png"]
+
+
+def no_such_experiment(wildcards):
+    hint = nearest(wildcards.name, EXPERIMENTS) or f"; known: {', '.join(EXPERIMENTS)}"
+    raise WorkflowError(f"config/experiments/{wildcards.name}.yaml does not exist{hint}")
