@@ -68,3 +68,9 @@ def resumable_dir(target: Path | str, token: str) -> Iterator[Path]:
 def sha256(data: bytes) -> str:
     """Hex digest of `data`."""
     return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file's bytes, read piece by piece."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -3,10 +3,14 @@
 Bytes depend on nothing but the samples: members carry no time and no user, and keep the order they are given in.
 """
 
+import os
+import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from clipdr.errors import UserError
+
+END = bytes(1024)  # two empty blocks close a tar file
 
 
 def shard_name(number: int) -> str:
@@ -36,7 +40,17 @@ def read_shard(path: Path) -> Iterator[dict]:
     if not path.is_file():
         raise UserError(f"{path} is missing; run the stage that writes it again")
     try:
+        _check_end(path)
         for sample in wds.WebDataset(str(path), shardshuffle=False, handler=wds.reraise_exception, empty_check=False):
             yield {name: value for name, value in sample.items() if name == "__key__" or not name.startswith("__")}
-    except (OSError, EOFError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); delete it and run the stage that writes it again") from error
+    except (OSError, EOFError, ValueError, tarfile.TarError) as error:
+        what = error.args[0] if isinstance(error, tarfile.TarError) else error  # webdataset adds further arguments
+        raise UserError(f"{path} cannot be read ({what}); delete it and run the stage that writes it again") from error
+
+
+def _check_end(path: Path) -> None:
+    """A file cut between two members reads like a shorter one, except for its end."""
+    with open(path, "rb") as stream:
+        stream.seek(-min(len(END), path.stat().st_size), os.SEEK_END)
+        if stream.read() != END:
+            raise tarfile.ReadError("cut short")

@@ -252,12 +252,13 @@ def pool(tmp_path):
 def test_chain_shows_licensed_captioned_images_of_distinct_concepts(pool):
     folder, captions = pool
     index, texts = pd.read_parquet(folder / "index.parquet"), pd.read_parquet(captions)
-    chosen = chain.choose(index, texts, 3)
-    assert len(chosen) == 3
+    assert len(chain.choose(index, texts, 3)) == 3
+    chosen = chain.choose(index, texts, 6)
+    assert len(chosen) == 4  # there are no more concepts
     assert chosen["concept"].is_unique
     assert set(chosen["vendor"]) <= {"noto", "fluent-emoji-flat"}
     assert "u00" not in set(chosen["uid"])
-    again = chain.choose(index.sample(frac=1, random_state=0), texts.sample(frac=1, random_state=1), 3)
+    again = chain.choose(index.sample(frac=1, random_state=0), texts.sample(frac=1, random_state=1), 6)
     assert again["uid"].tolist() == chosen["uid"].tolist()
 
 

@@ -32,7 +32,11 @@ def new_model(config: dict, tokenizer: Path, folder: Path, seed: int):
     for name in TOKENIZER:
         shutil.copy(tokenizer / name, folder)
     torch.manual_seed(seed)
-    return open_clip.create_model(f"local-dir:{folder}", load_weights=False), load_tokenizer(folder)
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    if hasattr(model, "text_decoder"):  # open_clip (3.3, its issue 554) leaves this weight as memory happened to be
+        weight = model.text_decoder.text_projection
+        torch.nn.init.normal_(weight, std=len(weight) ** -0.5)
+    return model, load_tokenizer(folder)
 
 
 def save_weights(model, folder: Path) -> None:

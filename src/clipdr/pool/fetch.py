@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from urllib.parse import unquote
 
 from clipdr.cli import log
 from clipdr.errors import UserError
@@ -20,6 +21,8 @@ WORDS = "emojibase-data"
 # What the pool reads of each package; everything else (200 MB) is thrown away.
 KEPT = {WORDS: ["package.json", "en/data.json", "en/messages.json", "en/shortcodes/*.json"]}
 KEPT_OF_A_SET = ["package.json", "icons.json", "info.json", "chars.json"]
+
+NO_NETWORK = {"ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH", "EAI_FAIL"}
 
 
 def fetch(packages: Path, output: Path) -> None:
@@ -60,22 +63,34 @@ def _npm_ci(folder: Path, lock: Path) -> None:
 
 def explain(output: str, lock: Path) -> str:
     """One line that says what npm failed at and what to do; `output` is what npm printed."""
-    code = re.search(r"npm (?:error|ERR!) code (\w+)", output)
-    code = code.group(1) if code else "unknown"
-    # npm prints the tarball's address, which ends in <package>/-/<file>.tgz
-    package = re.search(r"((?:@[\w.-]+/)?[\w.-]+)/-/[\w.-]+\.tgz", output) or re.search(
-        r"((?:@[\w.-]+/)[\w.-]+)", output
-    )
-    package = package.group(1).replace("%2f", "/") if package else "a package"
+    lines = [re.sub(r"^npm (?:error|ERR!)", "", line).strip() for line in output.splitlines()]
+    code = next((line.removeprefix("code ") for line in lines if line.startswith("code ")), "unknown")
     if code == "EINTEGRITY":
         return (
-            f"{package}: what was downloaded does not have the hash in {lock}; "
+            f"{_package_of_hash(output, lock)}: what was downloaded does not have the hash in {lock}; "
             "somebody changed the package or the lock: restore the lock from git, or do not use this download"
         )
-    if code in {"ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH", "EAI_FAIL"}:
-        return f"{package} could not be fetched ({code}): no network; connect (or set npm's `proxy`), then run again"
-    last = next((line for line in reversed(output.splitlines()) if line.strip()), "no output")
-    return f"npm ci failed on {lock} ({code}): {last.strip()}"
+    if code in NO_NETWORK:
+        return (
+            f"{_package_of_request(output)} could not be fetched ({code}): no network; "
+            "connect (or set npm's `proxy`), then run again"
+        )
+    reasons = [line for line in lines if line and not line.startswith(("code ", "A complete log"))]
+    return f"npm ci failed on {lock} ({code}): {reasons[0] if reasons else 'npm said nothing'}"
+
+
+def _package_of_hash(output: str, lock: Path) -> str:
+    """npm says which hash it wanted, and not always of what."""
+    wanted = re.search(r"wanted (\S+)", output)
+    packages = json.loads(lock.read_text())["packages"]
+    names = [key for key, entry in packages.items() if wanted and entry.get("integrity") == wanted.group(1)]
+    return names[0].rpartition("node_modules/")[2] if names else "a package"
+
+
+def _package_of_request(output: str) -> str:
+    """The package in `request to <registry>/@scope%2fname failed` or `…/name/-/name-1.0.0.tgz failed`."""
+    found = re.search(r"request to \S*?/((?:@[\w.-]+(?:/|%2[fF]))?[\w.-]+)(?:/-/\S+)? failed", output)
+    return unquote(found.group(1)) if found else "a package"
 
 
 def _keep(package: Path, target: Path, patterns: list[str]) -> None:

@@ -7,12 +7,14 @@ import pandas as pd
 import torch
 
 from clipdr.cli import progress
+from clipdr.errors import UserError
 from clipdr.files import atomic_file
 from clipdr.models import load_model, load_tokenizer, preprocessing
 from clipdr.reinforce.shards import subset_samples
 from clipdr.reinforce.store import decode_image
 
 BATCH = 64
+ATTEMPTS = 20  # at an image whose captions come out empty
 
 
 def caption(pool: Path, subset: pd.DataFrame, captioner: Path, settings: dict, output: Path) -> None:
@@ -56,25 +58,45 @@ def describe(rows: list[dict], labels: list[str]) -> dict:
 
 
 def generate(model, tokenizer, img: torch.Tensor, settings: dict) -> list[str]:
-    """One caption per image, sampled with nucleus sampling. img: float32 [N, 3, S, S], normalised for the model."""
+    """One caption per image, sampled with nucleus sampling; an empty one (all control tokens or space) is drawn again.
+
+    Args:
+        img: float32 [N, 3, S, S], normalised for the model.
+        settings: top_p, temperature, max_tokens.
+
+    Raises:
+        UserError: some images got nothing but empty captions.
+    """
+    texts = [""] * len(img)
+    for _ in range(ATTEMPTS):
+        empty = [number for number, text in enumerate(texts) if not text]
+        for rows in torch.tensor(empty, dtype=torch.long).split(BATCH):
+            for number, text in zip(rows.tolist(), _sample(model, tokenizer, img[rows], settings), strict=True):
+                texts[number] = text
+        if all(texts):
+            return texts
+    raise UserError(
+        f"the captioner has no words for {texts.count('')} of {len(texts)} images; "
+        "train it longer, or raise `top_p` or `temperature` of the scale's captions"
+    )
+
+
+def _sample(model, tokenizer, img: torch.Tensor, settings: dict) -> list[str]:
     special = tokenizer.tokenizer
-    texts = []
-    for batch in img.split(BATCH):
-        tokens = model.generate(
-            batch,
-            generation_type="top_p",
-            top_p=settings["top_p"],
-            temperature=settings["temperature"],
-            seq_len=settings["max_tokens"],
-            max_seq_len=model.context_length,
-            min_seq_len=2,  # the start token and one more: never an empty caption
-            sot_token_id=special.bos_token_id,
-            eos_token_id=special.eos_token_id,
-            pad_token_id=special.pad_token_id,
-            fixed_output_length=True,
-        )
-        texts += [text.strip() for text in special.batch_decode(tokens, skip_special_tokens=True)]
-    return texts
+    tokens = model.generate(
+        img,
+        generation_type="top_p",
+        top_p=settings["top_p"],
+        temperature=settings["temperature"],
+        seq_len=settings["max_tokens"],
+        max_seq_len=model.context_length,
+        min_seq_len=2,  # the start token and one more
+        sot_token_id=special.bos_token_id,
+        eos_token_id=special.eos_token_id,
+        pad_token_id=special.pad_token_id,
+        fixed_output_length=True,
+    )
+    return [text.strip() for text in special.batch_decode(tokens, skip_special_tokens=True)]
 
 
 def _input(sample: dict, model) -> torch.Tensor:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from clipdr.cli import log, progress
+from clipdr.errors import UserError
 from clipdr.files import resumable_dir, sha256
 from clipdr.models import load_model, load_tokenizer, preprocessing
 from clipdr.reinforce.augment import draw, replay
@@ -60,11 +61,18 @@ def reinforce(
         teachers: open_clip folders, in the order of their slices.
         settings: views, image_size, crop_scale, num_ops, magnitude, seed.
         output: folder of the reinforced dataset.
+
+    Raises:
+        UserError: a sample is not in the pool, or has no synthetic captions.
     """
     synthetic = dict(pd.read_parquet(captions)[["uid", "syn"]].itertuples(index=False))
+    if missing := sorted(set(subset["uid"]) - set(synthetic)):
+        raise UserError(
+            f"{captions} lacks {len(missing)} samples of the subset, first {missing[0]}; caption the subset again"
+        )
     zoo = [Teacher(folder) for folder in teachers]
     weights = [sha256((folder / "open_clip_pytorch_model.bin").read_bytes()) for folder in teachers]
-    inputs = [settings, weights, sha256(captions.read_bytes()), list(subset["uid"])]
+    inputs = [settings, weights, sha256(captions.read_bytes()), subset.to_json()]
     shards = list(subset.groupby("shard", sort=True))
     with resumable_dir(output, sha256(json.dumps(inputs, sort_keys=True).encode())) as folder:
         for shard, rows in progress(shards, f"{output.name}: shards", len(shards)):

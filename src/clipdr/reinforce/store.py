@@ -15,14 +15,21 @@ E is the teachers' widths one after another, each slice L2-normalised on its own
 import gzip
 import io
 import json
+import pickle
+import zlib
 from dataclasses import dataclass
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from clipdr.errors import UserError
 
 IMAGES = ("webp", "jpg", "png")
+# What json, gzip, torch.load and PIL raise on bytes that are not theirs.
+DAMAGE = (
+    *(LookupError, TypeError, ValueError, OSError, EOFError, RuntimeError, SyntaxError),
+    *(zlib.error, pickle.UnpicklingError, Image.DecompressionBombError),
+)
 
 
 @dataclass(frozen=True)
@@ -75,16 +82,25 @@ def decode(sample: dict) -> Sample:
             img_AE=emb["image_emb"],
             txt_SE=emb["text_emb"],
         )
-    except (KeyError, ValueError, OSError, EOFError, UnidentifiedImageError) as error:
+    except DAMAGE as error:
         raise UserError(
-            f"reinforced sample {uid} is damaged ({error!r}); delete its dataset and reinforce again"
+            f"reinforced sample {uid} is damaged ({repr(error)[:100]}); delete its dataset and reinforce again"
         ) from error
 
 
 def decode_image(sample: dict) -> Image.Image:
-    """The RGB image of a pool or reinforced sample."""
-    name = next(name for name in IMAGES if name in sample)
-    return Image.open(io.BytesIO(sample[name])).convert("RGB")
+    """The RGB image of a pool or reinforced sample.
+
+    Raises:
+        UserError: it is missing or damaged; names the sample.
+    """
+    try:
+        data = [sample[name] for name in IMAGES if name in sample][0]
+        return Image.open(io.BytesIO(data)).convert("RGB")
+    except DAMAGE as error:
+        raise UserError(
+            f"the image of sample {sample['__key__']} is damaged ({repr(error)[:100]}); write its shard again"
+        ) from error
 
 
 def _json(value: dict) -> bytes:

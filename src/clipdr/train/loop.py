@@ -103,6 +103,7 @@ def _save(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 
 
 def _resume(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:
+    (folder / "resume.pt.partial").unlink(missing_ok=True)  # of a process that was killed while it saved
     if not (folder / "resume.pt").is_file():
         return 0, []
     state = torch.load(folder / "resume.pt", weights_only=True)

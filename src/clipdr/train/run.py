@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from clipdr.errors import UserError
-from clipdr.files import resumable_dir, sha256
+from clipdr.files import resumable_dir, sha256, sha256_file
 from clipdr.losses.reinforced import reinforced_loss
 from clipdr.models import new_model, preprocessing, save_weights
 from clipdr.train.loop import epoch_batch, fit, step_rng
@@ -33,8 +33,7 @@ def train(settings: dict, views_dir: Path, tokenizer: Path, output: Path) -> Non
         raise UserError(
             f"{views_dir} has no synthetic captions, which the run's `captions` name; caption the dataset first"
         )
-    token = sha256((json.dumps(settings, sort_keys=True) + sha256((views_dir / "texts.json").read_bytes())).encode())
-    with resumable_dir(output, token) as folder:
+    with resumable_dir(output, _token(settings, views_dir, tokenizer)) as folder:
         model, tokenize = new_model(settings["model_config"], tokenizer, folder / "model", settings["seed"])
         training = {**settings["training"], "seed": settings["seed"]}
         loss_at = student_loss(model, views, TokenTable(tokenize, views.texts), settings)
@@ -44,6 +43,14 @@ def train(settings: dict, views_dir: Path, tokenizer: Path, output: Path) -> Non
         torch.save({"model": model.state_dict(), "step": training["steps"]}, folder / "checkpoint.pt")
         (folder / "settings.yaml").write_text(yaml.safe_dump(settings, sort_keys=True, allow_unicode=True))
         (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def _token(settings: dict, views_dir: Path, tokenizer: Path) -> str:
+    """Stands for all that decides the weights: a killed run goes on only while none of it changed."""
+    embeddings = [f"{name}.{kind}.npy" for name in settings["teachers"] for kind in ("image", "text")]
+    inputs = [views_dir / name for name in ("images.npy", "texts.json", "teachers.json", *embeddings)]
+    digests = [sha256_file(path) for path in [*inputs, tokenizer / "tokenizer.json"]]
+    return sha256(json.dumps([settings, digests], sort_keys=True).encode())
 
 
 def student_loss(model, views: Views, tokens: TokenTable, settings: dict):

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipdr.errors import UserError
+
 
 @dataclass(frozen=True)
 class Views:
@@ -45,8 +47,17 @@ def save_views(views: Views, folder: Path) -> None:
 
 
 def load_views(folder: Path, teachers: list[str]) -> Views:
-    """Map a folder of `save_views` into memory, with the named teachers only."""
+    """Map a folder of `save_views` into memory, with the named teachers only.
+
+    Raises:
+        UserError: a teacher whose embeddings were not stored.
+    """
     scales = json.loads((folder / "teachers.json").read_text())
+    if missing := [name for name in teachers if name not in scales]:
+        raise UserError(
+            f"{folder} has no embeddings of teacher {missing[0]!r}; it has {', '.join(scales) or 'none'}: "
+            "reinforce the dataset with all teachers of the scale"
+        )
     arrays = {
         name: (np.load(folder / f"{name}.image.npy"), np.load(folder / f"{name}.text.npy"), scales[name])
         for name in teachers

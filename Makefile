@@ -1,0 +1,23 @@
+# Both `make run` and `make test` first make .venv, if it is missing or requirements.lock has changed.
+PYTHON ?= python3
+# Written last: an interrupted installation does not look finished, and the next call takes it up again.
+INSTALLED := .venv/.installed
+
+.PHONY: help run test
+
+help:  ## list what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(INSTALLED)  ## rebuild every table and figure that config/config.yaml names, into results/
+	.venv/bin/snakemake --cores all
+
+test: $(INSTALLED)  ## run the tests
+	.venv/bin/python -m pytest
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" 2>/dev/null || \
+	{ echo "error: '$(PYTHON)' is not Python 3.11, which clipdr needs; say where it is: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --requirement requirements.lock
+	.venv/bin/python -m pip install --no-deps --no-build-isolation --editable .
+	@touch $@

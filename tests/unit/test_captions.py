@@ -1,0 +1,96 @@
+"""Synthetic captions: the manifest by hand, and a tiny random captioner that must speak, and say the same twice."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from clipdr.errors import UserError
+from clipdr.models import load_model, load_tokenizer, new_model, preprocessing, save_weights
+from clipdr.reinforce import captions as stage
+from clipdr.reinforce.captions import caption, describe, generate
+
+SETTINGS = {"number": 3, "top_p": 0.9, "temperature": 1.0, "max_tokens": 11, "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def captioner(tmp_path_factory, captioner_config, tokenizer):
+    folder = tmp_path_factory.mktemp("zoo") / "captioner"
+    model, _ = new_model(captioner_config, tokenizer, folder, 0)
+    save_weights(model, folder)
+    return folder
+
+
+def test_describe_by_hand():
+    rows = [{"uid": "a", "syn": ["Cat", "cat, pet", "cat, pet", "dog"]}, {"uid": "b", "syn": ["owl"] * 4}]
+    assert describe(rows, ["cat", "Owl"]) == {
+        "images": 2,
+        "captions": 8,
+        "share_equal_to_label": 0.625,  # one of "cat" and four of "owl"
+        "share_distinct_per_image": 0.5,  # the mean of 3/4 and 1/4
+    }
+
+
+def test_captions_are_never_empty(captioner):
+    """A random captioner draws padding, control and space tokens too."""
+    model, tokenizer = load_model(captioner), load_tokenizer(captioner)
+    torch.manual_seed(0)
+    texts = generate(model, tokenizer, torch.rand(700, 3, 32, 32), SETTINGS | {"top_p": 1.0})
+    assert len(texts) == 700
+    assert all(text and text == text.strip() for text in texts)
+
+
+def test_a_captioner_that_says_nothing(captioner, monkeypatch):
+    model, tokenizer = load_model(captioner), load_tokenizer(captioner)
+    monkeypatch.setattr(model, "generate", lambda batch, **_: torch.tensor([[1, 0, 0, 0]] * len(batch)))
+    with pytest.raises(UserError, match="3 of 5 images|5 of 5 images"):
+        generate(model, tokenizer, torch.rand(5, 3, 32, 32), SETTINGS)
+
+
+def test_the_settings_reach_the_captioner(captioner, monkeypatch):
+    model, tokenizer = load_model(captioner), load_tokenizer(captioner)
+    seen = []
+    inner = model.generate
+    monkeypatch.setattr(model, "generate", lambda batch, **kwargs: (seen.append(kwargs), inner(batch, **kwargs))[1])
+    texts = generate(model, tokenizer, torch.rand(3, 3, 32, 32), SETTINGS | {"max_tokens": 5, "top_p": 0.3})
+    assert (seen[0]["generation_type"], seen[0]["top_p"], seen[0]["seq_len"]) == ("top_p", 0.3, 5)
+    assert (seen[0]["sot_token_id"], seen[0]["eos_token_id"], seen[0]["pad_token_id"]) == (1, 2, 0)
+    assert all(len(tokenizer.tokenizer(text, add_special_tokens=False)["input_ids"]) <= 5 for text in texts)
+
+
+def test_same_seed_same_captions(captioner, pool, tmp_path):
+    folder, index = pool
+    names = {"first": SETTINGS, "again": SETTINGS, "other": SETTINGS | {"seed": 1}}
+    for number, (name, settings) in enumerate(names.items()):
+        torch.manual_seed(100 + number)  # what was drawn before must not matter
+        caption(folder, index, captioner, settings, tmp_path / f"{name}.parquet")
+    assert (tmp_path / "first.parquet").read_bytes() == (tmp_path / "again.parquet").read_bytes()
+    first, other = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("first", "other"))
+    assert list(first["uid"]) == list(index["uid"]) and all(len(syn) == 3 for syn in first["syn"])
+    assert any((a != b).any() for a, b in zip(first["syn"], other["syn"], strict=True))
+    manifest = json.loads((tmp_path / "first.json").read_text())
+    assert manifest == describe(first.to_dict("records"), list(index["label"])) | SETTINGS
+
+
+def test_samples_of_an_image_are_independent(captioner, pool, tmp_path):
+    caption(*pool, captioner, SETTINGS, tmp_path / "captions.parquet")
+    assert all(len(set(syn)) > 1 for syn in pd.read_parquet(tmp_path / "captions.parquet")["syn"])
+
+
+def test_images_reach_the_captioner_as_it_wants_them(captioner, pool, tmp_path, monkeypatch):
+    """Bilinear, antialiased, normalised: as open_clip's own preprocessing does with a square image."""
+    from PIL import Image
+
+    from clipdr.reinforce.store import decode_image
+    from clipdr.shards import read_shard
+
+    seen = []
+    monkeypatch.setattr(stage, "generate", lambda model, tokenizer, img, settings: (seen.append(img), ["x"] * 6)[1])
+    caption(*pool, captioner, SETTINGS | {"number": 1}, tmp_path / "captions.parquet")
+    _, mean, std = preprocessing(load_model(captioner))
+    samples = [sample for shard in ("00000.tar", "00001.tar") for sample in read_shard(pool[0] / shard)]
+    for img, sample in zip(seen[0], samples, strict=True):
+        pixels = np.asarray(decode_image(sample).resize((32, 32), Image.Resampling.BILINEAR)) / 255
+        np.testing.assert_allclose(img.numpy().transpose(1, 2, 0), (pixels - mean) / std, atol=1e-6)

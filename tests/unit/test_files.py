@@ -1,0 +1,98 @@
+"""Files appear whole or not at all; a killed process leaves its work to the next one of the same settings."""
+
+import hashlib
+
+import pytest
+
+from clipdr.files import atomic_dir, atomic_file, resumable_dir, sha256, sha256_file
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("before", [None, "old"])
+def test_atomic_file_leaves_what_was_there(tmp_path, error, before):
+    target = tmp_path / "a" / "file.txt"
+    if before:
+        target.parent.mkdir()
+        target.write_text(before)
+    with pytest.raises(error), atomic_file(target) as path:
+        path.write_text("half")
+        assert not target.exists() or target.read_text() == before
+        raise error
+    assert [p.read_text() for p in target.parent.iterdir()] == ([before] if before else [])
+
+
+def test_atomic_file_replaces_what_was_there(tmp_path):
+    target = tmp_path / "file.txt"
+    for text in ("old", "new"):
+        with atomic_file(str(target)) as path:
+            assert path.parent == target.parent  # a rename, not a copy across file systems
+            path.write_text(text)
+        assert target.read_text() == text
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("before", [None, "old"])
+def test_atomic_dir_leaves_what_was_there(tmp_path, error, before):
+    target = tmp_path / "a" / "folder"
+    if before:
+        target.mkdir(parents=True)
+        (target / before).touch()
+    with pytest.raises(error), atomic_dir(target) as path:
+        (path / "half").touch()
+        raise error
+    assert [p.name for p in target.parent.rglob("*") if p.is_file()] == ([before] if before else [])
+
+
+def test_atomic_dir_replaces_what_was_there_and_clears_leftovers(tmp_path):
+    target = tmp_path / "folder"
+    for name in ("old", "new"):
+        (tmp_path / ".folder.partial" / "of a killed process").mkdir(parents=True)
+        with atomic_dir(target) as path:
+            assert not list(path.iterdir())
+            (path / name).mkdir()
+        assert [p.name for p in target.iterdir()] == [name]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_resumable_dir_keeps_the_work_of_a_killed_process(tmp_path):
+    target = tmp_path / "folder"
+    with pytest.raises(KeyboardInterrupt), resumable_dir(target, "settings") as path:
+        (path / "first").touch()
+        raise KeyboardInterrupt
+    assert not target.exists()
+    with resumable_dir(target, "settings") as path:
+        assert (path / "first").is_file()
+        (path / "second").touch()
+    assert {p.name for p in target.iterdir()} == {"first", "second"}
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_resumable_dir_starts_empty_for_another_token(tmp_path):
+    with pytest.raises(KeyboardInterrupt), resumable_dir(tmp_path / "folder", "settings") as path:
+        (path / "first").touch()
+        raise KeyboardInterrupt
+    with resumable_dir(tmp_path / "folder", "other settings") as path:
+        assert [p.name for p in path.iterdir()] == [".token"]
+    assert not list((tmp_path / "folder").iterdir())
+
+
+def test_resumable_dir_starts_empty_after_an_error(tmp_path):
+    """An error would come again: its work is not kept."""
+    with pytest.raises(ValueError), resumable_dir(tmp_path / "folder", "settings") as path:
+        (path / "first").touch()
+        raise ValueError
+    assert not list(tmp_path.iterdir())
+
+
+def test_resumable_dir_replaces_what_was_there(tmp_path):
+    for name in ("old", "new"):
+        with resumable_dir(tmp_path / "folder", name) as path:
+            (path / name).touch()
+        assert [p.name for p in (tmp_path / "folder").iterdir()] == [name]
+
+
+def test_digests_are_hashlibs(tmp_path):
+    data = bytes(range(256)) * 5000
+    (tmp_path / "file").write_bytes(data)
+    assert sha256_file(tmp_path / "file") == sha256(data) == hashlib.new("sha256", data).hexdigest()
