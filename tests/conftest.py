@@ -80,7 +80,9 @@ def teachers(tmp_path_factory, tokenizer):
     from clipdr.models import new_model, save_weights
 
     folders = []
-    for seed, (name, config) in enumerate({"small": _config(24, 32, 0.5, 0.25), "large": _config(16, 48, 0, 1)}.items()):
+    for seed, (name, config) in enumerate(
+        {"small": _config(24, 32, 0.5, 0.25), "large": _config(16, 48, 0, 1)}.items()
+    ):
         folder = tmp_path_factory.mktemp("zoo") / name
         model, _ = new_model(config, tokenizer, folder, seed)
         with torch.no_grad():

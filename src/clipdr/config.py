@@ -216,7 +216,13 @@ def _check_sizes(scale: Mapping, source: str) -> None:
             f"{source}: training.warmup is {training['warmup']}; it must be at most steps ({training['steps']})"
         )
     crops = [(f"augmentations.{name}", entry) for name, entry in scale["augmentations"].items()]
-    for path, entry in [*crops, ("zoo.augmentation", scale["zoo"]["augmentation"])]:
+    members = [(f"zoo.{name}", member) for name, member in _members(scale["zoo"])]
+    zoo = [
+        (f"{path}.augmentation", entry["augmentation"])
+        for path, entry in [("zoo", scale["zoo"]), *members]
+        if "augmentation" in entry
+    ]
+    for path, entry in [*crops, *zoo]:
         low, high = entry["crop_scale"]
         if low > high:
             raise UserError(f"{source}: {path}.crop_scale is [{low}, {high}]; write the smaller number first")

@@ -17,7 +17,8 @@ SCALE = config.load_scale(REPO, "mini")
 EXPERIMENT = config.load_experiment(REPO, "table2")
 SUITE = config.load_suite(REPO, "emoji")
 MODELS = {
-    name: {"model_cfg": {}} for name in ("mini-student", "mini-teacher-conv", "mini-teacher-vit", "mini-captioner")
+    name: {"model_cfg": {}}
+    for name in ("mini-student", "mini-teacher-resnet", "mini-teacher-efficientnet", "mini-captioner")
 }
 
 
@@ -176,15 +177,17 @@ def test_required_keys_are_the_ones_of_the_shipped_scale():
     extras = set(rules["$defs"]["member"]["properties"]) - {"model", "steps", "batch_size", "lr"}
     for path in fixed_keys(SCALE, rules, rules["$defs"]):
         broken = edited(SCALE, "//".join(map(str, path)), None)
-        if path == ("seeds",) or path[0] == "zoo" and len(path) > 2 and path[-1] in extras:
+        member = path[:2] in [("zoo", "teachers"), ("zoo", "captioner")] and "augmentation" not in path[:-1]
+        if path == ("seeds",) or (member and path[-1] in extras):
             config.validate(broken, "scale", "x")
         else:
             assert f"{'.'.join(map(str, path))} is missing" in refused(config.validate, broken, "scale", "x")
 
 
 def test_optional_keys_of_the_zoo_are_accepted():
-    extra = {"weight_decay": 0.1, "views": 4, "crop_scale": [0.5, 1.0], "num_ops": 1, "magnitude": 3, "seed": 2}
-    for path in ("zoo//captioner", "zoo//teachers//conv"):
+    augmentation = {"views": 4, "crop_scale": [0.5, 1.0], "num_ops": 1, "magnitude": 3, "seed": 2}
+    extra = {"weight_decay": 0.1, "seed": 2, "augmentation": augmentation}
+    for path in ("zoo//captioner", "zoo//teachers//resnet"):
         entry = {"model": "mini-student", "steps": 1, "batch_size": 2, "lr": 0.1, **extra}
         config.validate(edited(SCALE, path, entry), "scale", "x")
 
@@ -369,16 +372,16 @@ def test_row_names_are_unique():
             "models.ViT-B/16:Base: 'mini-studnt' is not in config/models; did you mean",
         ),
         (
-            "zoo//teachers//vit//model",
+            "zoo//teachers//efficientnet//model",
             "mini-teacher",
-            "zoo.teachers.vit.model: 'mini-teacher' is not in config/models; did",
+            "zoo.teachers.efficientnet.model: 'mini-teacher' is not in config/models; did",
         ),
         (
             "zoo//captioner//model",
             "captioner",
             "zoo.captioner.model: 'captioner' is not in config/models; did you mean",
         ),
-        ("teachers//ensemble//1", "vitt", "teachers.ensemble: 'vitt' is not in zoo.teachers; did you mean 'vit'?"),
+        ("teachers//ensemble//1", "resnett", "teachers.ensemble: 'resnett' is not in zoo.teachers; did you mean"),
         (
             "evaluation//columns//Coarse//0",
             "emoji/corse",
@@ -395,7 +398,7 @@ def test_row_names_are_unique():
             [1.0, 0.5],
             "augmentations.strong.crop_scale is [1.0, 0.5]; write the smaller",
         ),
-        ("zoo//teachers//vit//crop_scale", [1.0, 0.5], "zoo.teachers.vit.crop_scale is [1.0, 0.5]; write the smaller"),
+        ("zoo//augmentation//crop_scale", [1.0, 0.5], "zoo.augmentation.crop_scale is [1.0, 0.5]; write the smaller"),
         ("datasets//other", {"name": "12M", "size": 9, "seed": 1}, "datasets: the name '12M' stands twice"),
     ],
 )

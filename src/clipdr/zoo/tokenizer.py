@@ -3,26 +3,37 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-PAD, START, END = "<pad>", "<start_of_text>", "<end_of_text>"  # ids 0, 1, 2
+PAD, START, END, UNKNOWN = "<pad>", "<start_of_text>", "<end_of_text>", "<unknown>"  # ids 0, 1, 2, 3
+END_OF_WORD = "</w>"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None:
-    """Train on `texts` and write the files that open_clip's HFTokenizer reads. Lower case, `START text END PAD…`."""
+    """Train on `texts` and write the files that open_clip's HFTokenizer reads. Lower case, `START text END PAD…`.
+
+    Tokens are made of the characters of `texts`, not of bytes: whatever a captioner samples is readable.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN, end_of_word_suffix=END_OF_WORD))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.decoder = decoders.BPEDecoder(suffix=END_OF_WORD)
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=[PAD, START, END], initial_alphabet=sorted(alphabet), show_progress=False
+        vocab_size=vocab_size,
+        special_tokens=[PAD, START, END, UNKNOWN],
+        end_of_word_suffix=END_OF_WORD,
+        show_progress=False,
     )
     tokenizer.train_from_iterator(sorted(texts), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(START, 1), (END, 2)]
     )
-    tokenizer.decoder = decoders.ByteLevel()
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, bos_token=START, eos_token=END, clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=START,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        clean_up_tokenization_spaces=True,  # "dog , pet" -> "dog, pet"
     ).save_pretrained(folder)

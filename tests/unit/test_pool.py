@@ -1,0 +1,466 @@
+"""The pool on made-up packages: which drawing belongs to which concept, what is held out, and what is refused."""
+
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from clipdr.errors import UserError
+from clipdr.evaluate import tasks as evaluation
+from clipdr.files import sha256
+from clipdr.pool.build import build, render
+from clipdr.pool.emoji import Concept, choose, load_concepts, load_set
+from clipdr.pool.fetch import explain, fetch
+from clipdr.pool.words import caption, descriptions, spoken, texts
+from clipdr.shards import read_shard
+
+# Rows of Unicode's table, whose labels and shortcodes overlap like the real ones.
+EMOJI = [
+    ("1F42F", "tiger face", "animal-mammal", ["animal", "big", "cat", "tiger"], ["tiger"]),
+    ("1F405", "tiger", "animal-mammal", ["animal", "cat", "zoo"], ["tiger2"]),
+    ("1F339", "rose", "plant-flower", ["flower", "thorn"], ["rose"]),
+    ("1F34C", "banana", "food-fruit", ["fruit", "potassium"], ["banana"]),
+    ("2708-FE0F", "airplane", "transport-air", [], ["airplane_small", "airplane2"]),
+    ("1F600", "grinning face", "face-smiling", ["grin"], ["grinning"]),  # of no subgroup that the pool asks for
+]
+SUBGROUPS = {"animal-mammal": "animal", "plant-flower": "plant", "food-fruit": "plant", "transport-air": "vehicle"}
+VENDORS, STYLES = ["red", "green", "blue"], {"unseen-vendor": "other", "monochrome": "black"}
+POOL = {
+    "subgroups": SUBGROUPS,
+    "concepts": 4,
+    "vendors": VENDORS,
+    "held_out_vendors": 1,
+    "min_vendors": 2,
+    "styles": STYLES,
+    "required_styles": ["monochrome"],
+    "name_share": 0.5,
+    "image_size": 24,
+    "shard_size": 3,
+    "seed": 0,
+}
+COLOURS = {"red": "#e11", "green": "#1a1", "blue": "#22e", "other": "#fa0", "black": "#000"}
+# Icon names as sets choose them: after labels, with an alias, and after shortcodes.
+ICONS = {
+    "red": ["tiger", "tiger-face", "rose", "banana", "airplane"],
+    "green": ["tiger", "tiger-face", "rose", "banana", "airplane"],
+    "blue": ["tiger2", "tiger-face", "rose", "airplane-small"],  # no banana
+    "other": ["tiger", "rose"],
+    "black": ["tiger", "tiger-face", "rose", "banana", "airplane"],
+}
+
+
+def _body(number: int, colour: str) -> str:
+    return f'<rect x="1" y="{1 + number}" width="{5 + 2 * number}" height="4" fill="{colour}"/>'
+
+
+def _write(path: Path, value) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def _write_set(sources: Path, name: str, icons: dict, aliases: dict | None = None, licence: str = "MIT") -> None:
+    folder = sources / "@iconify-json" / name
+    _write(folder / "icons.json", {"icons": icons, "aliases": aliases or {}, "width": 16, "height": 16})
+    _write(folder / "info.json", {"author": {"name": name}, "license": {"spdx": licence}})
+
+
+@pytest.fixture()
+def sources(tmp_path):
+    """Packages as `fetch` leaves them: Iconify sets and emojibase."""
+    folder, words = tmp_path / "sources", tmp_path / "sources/emojibase-data/en"
+    for name, icons in ICONS.items():
+        drawn = {icon: {"body": _body(number, COLOURS[name])} for number, icon in enumerate(icons)}
+        _write_set(folder, name, drawn)
+    keys = sorted({row[2] for row in EMOJI} | {"sky"})
+    _write(words / "messages.json", {"subgroups": [{"key": key, "order": i} for i, key in enumerate(keys)]})
+    rows = [
+        {"hexcode": code, "label": label, "tags": tags, "order": i, "subgroup": keys.index(subgroup)}
+        for i, (code, label, subgroup, tags, _) in enumerate(EMOJI)
+    ]
+    # regional indicators have no subgroup, and some rows no tags
+    _write(words / "data.json", [*rows, {"hexcode": "1F1E6", "label": "regional indicator A", "order": 99}])
+    for platform in ("github", "iamcal", "joypixels", "emojibase", "cldr"):
+        _write(words / f"shortcodes/{platform}.json", {})
+    # one platform says a list, another a string, and drops the variation selector
+    _write(words / "shortcodes/github.json", {code: codes for code, *_, codes in EMOJI if "-" not in code})
+    _write(words / "shortcodes/cldr.json", {"2708": EMOJI[4][4][0]})
+    return folder
+
+
+def _concepts(sources: Path, sets=(*VENDORS, *STYLES.values())) -> dict[str, Concept]:
+    found = load_concepts(sources, [load_set(sources, name) for name in sets], SUBGROUPS)
+    return {concept.label: concept for concept in found}
+
+
+def test_concepts_are_those_of_the_subgroups_in_unicode_order(sources):
+    concepts = _concepts(sources)
+    assert list(concepts) == ["tiger face", "tiger", "rose", "banana", "airplane"]
+    assert [concept.coarse for concept in concepts.values()] == ["animal", "animal", "plant", "plant", "vehicle"]
+    assert concepts["airplane"].shortcodes == ("airplane_small",) and concepts["airplane"].tags == ()
+
+
+def test_icons_are_joined_by_label_before_shortcode(sources):
+    """GitHub calls the tiger's face `tiger`; a set that calls the tiger `tiger` means the tiger."""
+    concepts = _concepts(sources)
+    for name in ("red", "green", "black"):
+        assert concepts["tiger"].icons[name] == "tiger" and concepts["tiger face"].icons[name] == "tiger-face"
+    assert concepts["tiger"].icons["other"] == "tiger"
+    assert "other" not in concepts["tiger face"].icons  # its shortcode is another concept's label
+
+
+def test_shortcodes_join_where_no_label_does(sources):
+    concepts = _concepts(sources)
+    assert concepts["tiger"].icons["blue"] == "tiger2"
+    assert concepts["airplane"].icons["blue"] == "airplane-small"  # hyphen or underscore
+    assert "blue" not in concepts["banana"].icons
+
+
+def test_a_shortcode_joins_one_concept_only(sources):
+    path = sources / "emojibase-data/en/shortcodes/iamcal.json"
+    _write(path, {"1F339": ["blossom_small"], "1F34C": ["blossom_small"]})
+    _write_set(sources, "other", {"blossom-small": {"body": _body(0, "red")}})
+    concepts = _concepts(sources)
+    assert concepts["rose"].icons["other"] == "blossom-small" and "other" not in concepts["banana"].icons
+
+
+def test_an_alias_draws_its_parent(sources):
+    icons = {"feline": {"body": _body(0, "red")}}
+    _write_set(sources, "red", icons, {"tiger": {"parent": "big-cat"}, "big-cat": {"parent": "feline"}})
+    icon_set = load_set(sources, "red")
+    assert _concepts(sources)["tiger"].icons["red"] == "tiger"
+    assert icon_set.svg("tiger") == icon_set.svg("feline")
+
+
+@pytest.mark.parametrize(
+    "aliases, message",
+    [
+        ({"tiger": {"parent": "feline", "hFlip": True}}, "'tiger' is a turned copy"),
+        ({"tiger": {"parent": "gone"}}, "glyph 'tiger' has no drawing"),
+        ({"tiger": {"parent": "lion"}, "lion": {"parent": "tiger"}}, "glyph 'tiger' has no drawing"),
+        ({}, "glyph 'tiger' has no drawing"),
+    ],
+)
+def test_a_glyph_that_is_not_there(sources, aliases, message):
+    _write_set(sources, "red", {"feline": {"body": _body(0, "red")}}, aliases)
+    with pytest.raises(UserError, match=f"red: .*{message}"):
+        load_set(sources, "red").svg("tiger")
+
+
+def test_the_view_box_is_the_icons_else_the_sets(sources):
+    icons = {"a": {"body": "<g/>"}, "b": {"body": "<g/>", "left": 1, "top": 2, "width": 3, "height": 4}}
+    _write_set(sources, "red", icons)
+    icon_set = load_set(sources, "red")
+    assert 'viewBox="0 0 16 16"' in icon_set.svg("a") and 'viewBox="1 2 3 4"' in icon_set.svg("b")
+
+
+@pytest.mark.parametrize("licence", ["CC-BY-SA-4.0", "GPL-3.0", "OFL-1.1"])
+def test_share_alike_sets_are_refused(sources, licence):
+    _write_set(sources, "red", {}, licence=licence)
+    with pytest.raises(UserError, match=f"red is licensed {licence}"):
+        load_set(sources, "red")
+
+
+def test_what_was_not_fetched(sources):
+    with pytest.raises(UserError, match="pink is missing; add @iconify-json/pink"):
+        load_set(sources, "pink")
+    (sources / "@iconify-json/red/icons.json").unlink()
+    with pytest.raises(UserError, match="icons.json is missing"):
+        load_set(sources, "red")
+
+
+def test_an_unknown_subgroup(sources):
+    with pytest.raises(UserError, match="no subgroup 'animal-dragon'; it has animal-mammal"):
+        load_concepts(sources, [], {"animal-dragon": "animal"})
+
+
+def test_choose_takes_what_most_sets_draw(sources):
+    concepts = list(_concepts(sources).values())
+    assert [c.label for c in choose(concepts, POOL | {"concepts": 2})] == ["tiger", "rose"]  # drawn by all five sets
+    assert len(choose(concepts, POOL | {"concepts": 5})) == 5
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"min_vendors": 3, "concepts": 5}, "asks for 5 but only 4 .*'banana' lacks blue"),
+        ({"required_styles": ["unseen-vendor"], "concepts": 5}, "asks for 5 but only 2 .* lacks other"),
+        ({"concepts": 6}, "asks for 6 but only 5 .*no more concepts"),
+    ],
+)
+def test_too_few_vendors(sources, change, message):
+    with pytest.raises(UserError, match=message):
+        choose(list(_concepts(sources).values()), POOL | change)
+
+
+def test_render_is_the_drawing_on_white():
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 20 10"><rect width="10" height="10" fill="#f00"/></svg>'
+    image = Image.open(io.BytesIO(render(svg, 20)))
+    assert (image.size, image.mode, image.format) == ((20, 20), "RGB", "WEBP")
+    pixels = np.full((20, 20, 3), 255, np.uint8)
+    pixels[5:15, :10] = (255, 0, 0)  # centred, its proportions kept
+    np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+@pytest.mark.parametrize("body", ["", "<g/>", '<rect width="9" height="9" fill="none"/>'])
+def test_an_empty_drawing(body):
+    with pytest.raises(UserError, match="draws nothing"):
+        render(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">{body}</svg>', 16)
+
+
+def _built(sources: Path, **changes) -> Path:
+    folder = sources.parent / "-".join(["built", *map(str, changes.values())])
+    build(sources, POOL | changes, folder / "pool", folder / "tasks")
+    return folder
+
+
+def _pool_samples(folder: Path) -> list[dict]:
+    return [sample for shard in sorted(folder.glob("pool/*.tar")) for sample in read_shard(shard)]
+
+
+def _task_samples(folder: Path, task: str) -> list[dict]:
+    return list(read_shard(folder / f"tasks/wds_emoji-{task}/test/0.tar"))
+
+
+TASKS = {"val": 4, "coarse": 4, "unseen-vendor": 2, "monochrome": 4, "retrieval": 4}
+
+
+def test_the_pool_and_its_index_agree(sources):
+    folder = _built(sources)
+    index, samples = pd.read_parquet(folder / "pool/index.parquet"), _pool_samples(folder)
+    drawn = {c: sum(name in concept.icons for name in VENDORS) for c, concept in _concepts(sources).items()}
+    assert len(samples) == len(index) == sum(drawn[label] - 1 for label in index["label"].unique())
+    assert list(index["uid"]) == [sample["__key__"] for sample in samples] == sorted(set(index["uid"]))
+    assert list(index["shard"]) == [f"{i // 3:05d}.tar" for i in range(len(index))]
+    for row, sample in zip(index.to_dict("records"), samples, strict=True):
+        details = json.loads(sample["json"])
+        assert sample.keys() == {"__key__", "webp", "txt", "json"}
+        assert sample["txt"].decode() == row["caption"]
+        assert details == {key: row[key] for key in ("uid", "sha256", "concept", "label", "vendor")} | {
+            "texts": list(row["texts"])
+        }
+        assert row["sha256"] == sha256(sample["webp"])
+        assert Image.open(io.BytesIO(sample["webp"])).size == (24, 24)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_held_out_drawing_is_in_the_pool(sources, seed):
+    folder = _built(sources, seed=seed)
+    trained = {sha256(sample["webp"]) for sample in _pool_samples(folder)}
+    for task, number in TASKS.items():
+        held_out = [sha256(sample["webp"]) for sample in _task_samples(folder, task)]
+        assert len(held_out) == number
+        assert not trained & set(held_out)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_tasks_are_read_by_the_evaluator(sources, task):
+    folder = _built(sources)
+    kind = "retrieval" if task == "retrieval" else "classification"
+    metric = "mean_recall@1" if task == "retrieval" else "acc1"
+    entry = {"key": f"emoji/{task}", "title": task, "kind": kind, "main_metric": metric}
+    opened = evaluation.open_task(folder / "tasks", entry)
+    concepts = _concepts(sources)
+    labels = [label for label in concepts if label in set(pd.read_parquet(folder / "pool/index.parquet")["label"])]
+    if kind == "classification":
+        kinds = ["animal", "plant", "vehicle"] if "airplane" in labels else ["animal", "plant"]
+        assert list(opened.classes) == (kinds if task == "coarse" else labels)
+        assert opened.templates == ("{c}",)
+    for (data, where), annotation in evaluation.samples(opened):
+        owner = _owner(sources, data, concepts)
+        assert evaluation.decode(data, where).size == (24, 24)
+        if task == "retrieval":
+            assert annotation == descriptions(owner)
+        else:
+            assert opened.classes[annotation] == (owner.coarse if task == "coarse" else owner.label)
+
+
+def _owner(sources: Path, data: bytes, concepts: dict[str, Concept]) -> Concept:
+    """The concept whose drawing this is, found by drawing all of them again."""
+    for concept in concepts.values():
+        for name, icon in concept.icons.items():
+            if render(load_set(sources, name).svg(icon), 24) == data:
+                return concept
+    raise AssertionError("nobody drew this")
+
+
+def _bytes(folder: Path) -> dict:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_seed_decides(sources):
+    first = _bytes(_built(sources))
+    again = sources.parent / "again"
+    build(sources, POOL, again / "pool", again / "tasks")
+    assert _bytes(again) == first
+    held_out = [tuple(s["webp"] for s in _task_samples(_built(sources, seed=seed), "val")) for seed in range(4)]
+    assert len(set(held_out)) > 1
+
+
+def test_one_picture_at_two_vendors_on_both_sides_is_refused(sources):
+    """Told apart by the bytes of the drawing: `green` ships the pictures of `red`."""
+    shutil.copy(sources / "@iconify-json/red/icons.json", sources / "@iconify-json/green/icons.json")
+    changes = {"vendors": ["red", "green"], "min_vendors": 2}
+    with pytest.raises(UserError, match=r"(red|green) holds out the drawing of \w+ that (red|green) trains on"):
+        _built(sources, **changes)
+    assert {path.name for path in sources.parent.iterdir()} == {"sources"}
+
+
+def test_a_pool_that_cannot_be_drawn_leaves_nothing(sources):
+    _write_set(sources, "black", {icon: {"body": "<g/>"} for icon in ICONS["black"]})
+    with pytest.raises(UserError, match="draws nothing"):
+        _built(sources)
+    assert {path.name for path in sources.parent.iterdir()} == {"sources"}
+
+
+ROSE = Concept("1F339", "rose", "plant", ("rose", "red_rose2", "flower-red"), ("flower", "thorn", "garden", "love"), {})
+
+
+def _names(concept: Concept) -> set[str]:
+    return {concept.label} | {re.sub("[-_]", " ", code).rstrip("0123456789") for code in concept.shortcodes}
+
+
+def _is_tags(text: str) -> bool:
+    words = text.split(", ")
+    return 1 <= len(words) <= 3 and len(set(words)) == len(words) and set(words) <= set(ROSE.tags)
+
+
+def test_captions_are_human_texts_of_the_concept():
+    random = np.random.default_rng(0)
+    drawn = [caption(ROSE, 0.5, random) for _ in range(400)]
+    assert all(text in _names(ROSE) or _is_tags(text) for text in drawn)
+    assert set(drawn) >= _names(ROSE) == {"rose", "red rose", "flower red"}
+    assert 160 < sum(text in _names(ROSE) for text in drawn) < 240  # four standard deviations of the half
+
+
+def test_name_share_at_its_ends():
+    random = np.random.default_rng(0)
+    assert all(caption(ROSE, 1, random) in _names(ROSE) for _ in range(50))
+    assert all(_is_tags(caption(ROSE, 0, random)) for _ in range(50))
+    bare = Concept("2708", "airplane", "vehicle", (), (), {})
+    assert caption(bare, 0, random) == "airplane" and texts(bare, random) == ["airplane"]
+
+
+def test_texts_are_varied_and_each_once():
+    found = texts(ROSE, np.random.default_rng(0))
+    assert found[0] == "rose" and len(found) == len(set(found)) and _names(ROSE) <= set(found)
+    for text in found:
+        name, _, tags = text.partition(", ")
+        assert text in _names(ROSE) or _is_tags(text) or (name in _names(ROSE) and _is_tags(tags))
+
+
+def test_descriptions_hold_the_label_and_every_tag():
+    assert descriptions(ROSE) == ["rose, flower, thorn", "flower, thorn, garden, love, rose"]
+
+
+@pytest.mark.parametrize(
+    "code, words", [("beer_mugs2", "beer mugs"), ("red-rose", "red rose"), ("8ball", "ball"), ("100", "")]
+)
+def test_spoken(code, words):
+    assert spoken(code) == words
+
+
+HASH = "sha512-" + "A" * 86 + "=="
+
+
+@pytest.fixture()
+def lock(tmp_path):
+    """A lock of the smallest package of the emoji pool, with a hash that it does not have."""
+    name, folder = "@iconify/types", tmp_path / "packages"
+    packages = {"": {"dependencies": {name: "2.0.0"}}}
+    packages[f"node_modules/{name}"] = {"version": "2.0.0", "integrity": HASH, "license": "MIT"}
+    _write(folder / "package-lock.json", {"lockfileVersion": 3, "requires": True, "packages": packages})
+    _write(folder / "package.json", {"private": True, "dependencies": {name: "2.0.0"}})
+    return folder / "package-lock.json"
+
+
+LOG = "npm error A complete log of this run can be found in: /tmp/x/cache/_logs/debug-0.log\n"
+OUTPUTS = {  # as npm 11 prints them
+    "integrity": (
+        f"npm error code EINTEGRITY\nnpm error Integrity checksum failed when using sha512: wanted {HASH} but got "
+        f"sha512-+wluvCrRhXr==.\n{LOG}",
+        "^@iconify/types: .* the hash in .*package-lock.json; .*restore the lock from git",
+    ),
+    "integrity of an unknown package": (
+        f"npm error code EINTEGRITY\nnpm error sha512-x integrity checksum failed: wanted sha512-x but got y.\n{LOG}",
+        "^a package: .* the hash in .*package-lock.json",
+    ),
+    "no name server": (
+        "npm error code ENOTFOUND\nnpm error syscall getaddrinfo\nnpm error errno ENOTFOUND\nnpm error network request "
+        "to https://registry.example/npm/@iconify%2ftypes failed, reason: getaddrinfo ENOTFOUND registry.example\n"
+        f"npm error network This is a problem related to network connectivity.\n{LOG}",
+        r"^@iconify/types could not be fetched \(ENOTFOUND\): no network; connect",
+    ),
+    "refused": (
+        "npm error code ECONNREFUSED\nnpm error syscall connect\nnpm error FetchError: request to "
+        "http://127.0.0.1:9/emojibase-data failed, reason: connect ECONNREFUSED 127.0.0.1:9\n"
+        f"npm error     at ClientRequest.<anonymous> (/x/node_modules/@npmcli/agent/index.js:130:14)\n{LOG}",
+        r"^emojibase-data could not be fetched \(ECONNREFUSED\): no network",
+    ),
+    "time out of a tarball": (
+        "npm ERR! code ETIMEDOUT\nnpm ERR! network request to https://registry.example/@iconify-json/noto/-/"
+        f"noto-1.2.9.tgz failed, reason: connect ETIMEDOUT\n{LOG}",
+        r"^@iconify-json/noto could not be fetched \(ETIMEDOUT\): no network",
+    ),
+    "no such version": (
+        "npm error code ETARGET\nnpm error notarget No matching version found for @iconify/types@9.9.9.\n"
+        f"npm error notarget In most cases you or one of your dependencies are requesting\n{LOG}",
+        r"^npm ci failed on .*package-lock.json \(ETARGET\): .*No matching version found for @iconify/types@9.9.9",
+    ),
+    "lock out of step": (
+        "npm error code EUSAGE\nnpm error\nnpm error `npm ci` can only install packages when your package.json and "
+        f"package-lock.json are in sync.\nnpm error\nnpm error Usage:\nnpm error npm ci\n{LOG}",
+        r"\(EUSAGE\): `npm ci` can only install packages when .* in sync",
+    ),
+    "nothing": ("", r"npm ci failed on .*package-lock.json \(unknown\)"),
+}
+
+
+@pytest.mark.parametrize("case", OUTPUTS)
+def test_what_npm_said_is_explained_in_one_line(case, lock):
+    output, expected = OUTPUTS[case]
+    explained = explain(output, lock)
+    assert re.search(expected, explained) and "\n" not in explained and "_logs" not in explained
+
+
+@pytest.mark.parametrize("name", ["package.json", "package-lock.json"])
+def test_fetch_without_a_lock(lock, tmp_path, name):
+    (lock.parent / name).unlink()
+    with pytest.raises(UserError, match=f"{name} is missing; point `pool.packages`"):
+        fetch(lock.parent, tmp_path / "sources")
+    assert not (tmp_path / "sources").exists()
+
+
+def test_fetch_keeps_only_what_the_pool_reads(lock, tmp_path, monkeypatch):
+    def install(folder: Path, _lock: Path) -> None:
+        for name in ("package.json", "icons.json", "info.json", "index.js", "metadata.json"):
+            _write(folder / "node_modules/@iconify/types" / name, {})
+
+    monkeypatch.setattr("clipdr.pool.fetch._npm_ci", install)
+    fetch(lock.parent, tmp_path / "sources")
+    kept = {str(path.relative_to(tmp_path / "sources")) for path in (tmp_path / "sources").rglob("*.*")}
+    assert kept == {f"@iconify/types/{name}" for name in ("package.json", "icons.json", "info.json")}
+
+
+def test_fetch_without_a_network(lock, tmp_path, monkeypatch):
+    """Port 9 of this machine stands for a registry that cannot be reached."""
+    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9/")
+    monkeypatch.setenv("npm_config_fetch_retry_mintimeout", "10")
+    monkeypatch.setenv("npm_config_fetch_retry_maxtimeout", "20")
+    with pytest.raises(UserError, match="^@iconify/types could not be fetched .*no network"):
+        fetch(lock.parent, tmp_path / "sources")
+    assert [path.name for path in tmp_path.iterdir()] == ["packages"]
+
+
+@pytest.mark.slow
+def test_fetch_of_a_package_whose_hash_is_not_the_locks(lock, tmp_path):
+    """Needs the network."""
+    with pytest.raises(UserError, match="^@iconify/types: .* does not have the hash in .*package-lock.json"):
+        fetch(lock.parent, tmp_path / "sources")
+    assert [path.name for path in tmp_path.iterdir()] == ["packages"]
+    assert {path.name for path in lock.parent.iterdir()} == {"package.json", "package-lock.json"}
