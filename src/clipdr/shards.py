@@ -22,11 +22,10 @@ def write_shard(path: Path, samples: Iterable[dict]) -> None:
     """Write samples `{"__key__": str, "<extension>": bytes, …}` to a tar file."""
     import webdataset as wds
 
-    with open(path, "wb") as stream:
-        writer = wds.TarWriter(stream, encoder=False, mtime=0, user="clipdr", group="clipdr")
+    options = {"encoder": False, "mtime": 0, "user": "clipdr", "group": "clipdr"}
+    with open(path, "wb") as stream, wds.TarWriter(stream, **options) as writer:
         for sample in samples:
             writer.write(sample)
-        writer.close()
 
 
 def read_shard(path: Path) -> Iterator[dict]:

@@ -15,10 +15,10 @@ from torchvision.transforms.functional import InterpolationMode
 from clipdr.reinforce.augment import OPS, draw, replay, view_array
 
 # The order of the published DataCompDR rows, where op 6 has magnitude .27, op 11 has 178.5, op 4 has 30.45.
-NAMES = (
-    "Identity ShearX ShearY TranslateX TranslateY Rotate Brightness Color Contrast Sharpness Posterize Solarize "
-    "AutoContrast Equalize"
-).split()
+NAMES = [
+    *("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast"),
+    *("Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize"),
+]
 REAL_ROWS = [
     "[[14, 347, 370, 427], [[0, 0.0], [6, 0.26999998]]]",
     "[[45, 20, 54, 64], [[11, 178.5], [12, 0.0]]]",

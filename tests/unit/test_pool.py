@@ -93,8 +93,8 @@ def sources(tmp_path):
     return folder
 
 
-def _concepts(sources: Path, sets=(*VENDORS, *STYLES.values())) -> dict[str, Concept]:
-    found = load_concepts(sources, [load_set(sources, name) for name in sets], SUBGROUPS)
+def _concepts(sources: Path) -> dict[str, Concept]:
+    found = load_concepts(sources, [load_set(sources, name) for name in ICONS], SUBGROUPS)
     return {concept.label: concept for concept in found}
 
 

@@ -16,7 +16,8 @@ from clipdr.train import loop, run
 from clipdr.train.loop import build_optimizer, epoch_batch, fit, learning_rate
 from clipdr.train.run import student_loss, train
 from clipdr.train.views import TokenTable, load_views
-from clipdr.zoo.train import CAPTION_WEIGHT, _captioner_loss, train_member
+from clipdr.zoo.tokenizer import train_tokenizer
+from clipdr.zoo.train import _captioner_loss, train_member
 
 FILES = {
     *("settings.yaml", "log.jsonl", "checkpoint.pt", "model/open_clip_config.json"),
@@ -175,13 +176,19 @@ def test_a_save_that_was_cut_leaves_nothing(finished, settings, views_dir, token
     assert _bytes(tmp_path / "run") == _bytes(finished)
 
 
-@pytest.mark.parametrize("what", ["settings", "texts.json", "images.npy", "small.image.npy", "large.text.npy"])
+@pytest.mark.parametrize(
+    "what", ["settings", "tokenizer", "texts.json", "images.npy", "small.image.npy", "large.text.npy"]
+)
 def test_a_killed_run_starts_again_when_its_inputs_changed(
     what, finished, settings, views_dir, tokenizer, tmp_path, monkeypatch
 ):
-    views, before = shutil.copytree(views_dir, tmp_path / "views"), settings
+    views, before, words = shutil.copytree(views_dir, tmp_path / "views"), settings, tokenizer
     if what == "settings":
         before = {**settings, "lambda": 0.1}
+    elif what == "tokenizer":
+        words = tmp_path / "tokenizer"
+        words.mkdir()
+        train_tokenizer(["other words"], 300, words)
     elif what == "texts.json":
         texts = json.loads((views / what).read_text())
         (views / what).write_text(json.dumps([["rose", *row[1:]] for row in texts]))
@@ -190,7 +197,7 @@ def test_a_killed_run_starts_again_when_its_inputs_changed(
     monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", -1)
     _kill_at(monkeypatch, 6)
     with pytest.raises(KeyboardInterrupt):
-        train(before, views, tokenizer, tmp_path / "run")
+        train(before, views, words, tmp_path / "run")
     monkeypatch.undo()
     train(settings, views_dir, tokenizer, tmp_path / "run")
     assert _bytes(tmp_path / "run") == _bytes(finished)
@@ -291,7 +298,7 @@ def test_the_captioners_loss_equals_open_clips(captioner_config, tokenizer, tmp_
     img = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     tokens = tokenize(["red apple", "owl", "an old tram, at night"])
     out = model.eval()(img, tokens)
-    theirs = open_clip.loss.CoCaLoss(CAPTION_WEIGHT, 1.0, pad_id=0)
+    theirs = open_clip.loss.CoCaLoss(caption_loss_weight=1.0, clip_loss_weight=1.0, pad_id=0)
     expected = sum(theirs(*(out[k] for k in ("image_features", "text_features", "logits", "labels", "logit_scale"))))
     torch.testing.assert_close(_captioner_loss(model, img, tokens), expected)
 

@@ -4,27 +4,22 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PAD, START, END, UNKNOWN = "<pad>", "<start_of_text>", "<end_of_text>", "<unknown>"  # ids 0, 1, 2, 3
-END_OF_WORD = "</w>"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None:
     """Train on `texts` and write the files that open_clip's HFTokenizer reads. Lower case, `START text END PAD…`.
 
-    Tokens are made of the characters of `texts`, not of bytes: whatever a captioner samples is readable.
+    Tokens are made of the characters of `texts`, not of bytes: whatever a captioner samples is readable. A word begins
+    with `▁`; a suffix at its end would do as well, but the library numbers suffixed characters differently each time.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN, end_of_word_suffix=END_OF_WORD))
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.decoder = decoders.BPEDecoder(suffix=END_OF_WORD)
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[PAD, START, END, UNKNOWN],
-        end_of_word_suffix=END_OF_WORD,
-        show_progress=False,
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[PAD, START, END, UNKNOWN], show_progress=False)
     tokenizer.train_from_iterator(sorted(texts), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(START, 1), (END, 2)]
@@ -35,5 +30,5 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None
         bos_token=START,
         eos_token=END,
         unk_token=UNKNOWN,
-        clean_up_tokenization_spaces=True,  # "dog , pet" -> "dog, pet"
+        clean_up_tokenization_spaces=False,
     ).save_pretrained(folder)

@@ -5,14 +5,12 @@ from pathlib import Path
 
 import torch
 
-from clipdr.files import resumable_dir, sha256
+from clipdr.files import resumable_dir, sha256, sha256_file
 from clipdr.losses.clip import clip_loss
 from clipdr.models import new_model, preprocessing, save_weights
 from clipdr.train.loop import epoch_batch, fit, step_rng
 from clipdr.train.views import TokenTable, to_input
 from clipdr.zoo.pool import pool_views
-
-CAPTION_WEIGHT = 2.0  # against a contrastive weight of 1, as in CoCa (arXiv 2205.01917, section 3.2)
 
 
 def train_member(settings: dict, config: dict, pool: Path, tokenizer: Path, output: Path) -> None:
@@ -25,9 +23,8 @@ def train_member(settings: dict, config: dict, pool: Path, tokenizer: Path, outp
         tokenizer: folder with the tokenizer's files.
         output: the open_clip folder.
     """
-    token = sha256(
-        json.dumps([settings, config, sha256((pool / "index.parquet").read_bytes())], sort_keys=True).encode()
-    )
+    inputs = [sha256_file(path) for path in (pool / "index.parquet", tokenizer / "tokenizer.json")]
+    token = sha256(json.dumps([settings, config, inputs], sort_keys=True).encode())
     with resumable_dir(output, token) as folder:
         model, tokenize = new_model(config, tokenizer, folder, settings["seed"])
         side, mean, std = preprocessing(model)
@@ -56,4 +53,4 @@ def _teacher_loss(model, img: torch.Tensor, tokens: torch.Tensor) -> torch.Tenso
 def _captioner_loss(model, img: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     out = model(img, tokens)
     caption = torch.nn.functional.cross_entropy(out["logits"].transpose(1, 2), out["labels"], ignore_index=model.pad_id)
-    return clip_loss(out["image_features"], out["text_features"], out["logit_scale"]) + CAPTION_WEIGHT * caption
+    return clip_loss(out["image_features"], out["text_features"], out["logit_scale"]) + caption

@@ -1,0 +1,56 @@
+"""A finished chain at scale `ci` in a folder of its own, made once for all workflow tests."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[2]
+CI = ("--config", "scale=ci", "--")
+
+
+def copy_of_the_repository(folder: Path) -> Path:
+    """The tracked and new files of the working tree: what a clone would hold."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    for name in subprocess.run(listed, cwd=REPO, check=True, capture_output=True, text=True).stdout.split("\0"):
+        if name and (REPO / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPO / name, folder / name)
+    return folder
+
+
+def snakemake(folder: Path, *args: str) -> subprocess.CompletedProcess:
+    """Run snakemake in `folder` without anything of this test process leaking into it."""
+    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHASHSEED")}
+    command = [sys.executable, "-m", "snakemake", *args]
+    return subprocess.run(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run_chain(folder: Path) -> str:
+    """Run the whole chain at scale `ci`; fails with what was printed."""
+    done = snakemake(folder, "--cores", "2", *CI)
+    assert done.returncode == 0, done.stdout[-6000:]
+    return done.stdout
+
+
+def planned_jobs(folder: Path, *args: str) -> Counter:
+    """Rule -> number of jobs that a dry run would start; empty if there is nothing to do."""
+    done = snakemake(folder, "-n", *(args or CI))
+    assert done.returncode == 0, done.stdout[-3000:]
+    if "Nothing to be done" in done.stdout:
+        return Counter()
+    table = done.stdout.rpartition("Job stats:")[2].partition("total")[0]
+    return Counter({rule: int(count) for rule, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.MULTILINE)})
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the chain has run from empty. Tests that edit it put back what they changed."""
+    folder = copy_of_the_repository(tmp_path_factory.mktemp("chain"))
+    run_chain(folder)
+    return folder

@@ -1,0 +1,86 @@
+"""What can be said of the workflow without running it: style, dry runs, and errors before any job starts."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import CI, REPO, copy_of_the_repository, planned_jobs, snakemake
+
+TOOLS = {
+    "ruff format": ["ruff", "format", "--check", "."],
+    "ruff check": ["ruff", "check", "."],
+    "snakefmt": ["snakefmt", "--check", "Snakefile", "workflow"],
+    "snakemake --lint": ["snakemake", "--lint"],
+}
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository without any results."""
+    return copy_of_the_repository(tmp_path_factory.mktemp("fresh"))
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_style(tool: str):
+    name, *args = TOOLS[tool]
+    done = subprocess.run([Path(sys.executable).with_name(name), *args], cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("scale", "seeds"), [("mini", 3), ("ci", 2)])
+def test_a_dry_run_lists_the_whole_chain(fresh: Path, scale: str, seeds: int):
+    jobs = planned_jobs(fresh, "--config", f"scale={scale}", "--")
+    assert jobs == dict(
+        fetch=1, pool=1, subset=1, tokenizer=1, member=3, caption=1, reinforce=2, views=2,
+        train=6 * seeds, evaluate=6 * seeds, table=1, figure=1, chain=1, all=1,
+    )  # fmt: skip
+
+
+def test_one_experiment_can_be_asked_for_by_name(fresh: Path):
+    jobs = planned_jobs(fresh, *CI, "table2")
+    assert jobs["table"] == jobs["table2"] == 1
+    assert "chain" not in jobs
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["tabel2"], "config/experiments/tabel2.yaml does not exist; did you mean 'table2'?"),
+        (["--config", "scale=minni", "--"], "config/scales/minni.yaml does not exist; did you mean mini?"),
+        (["--config", "experiments=tabel2", "--"], "config/experiments/tabel2.yaml does not exist; did you mean table2?"),
+        (["--config", "scal=ci", "--"], "--config: scal is not a key; did you mean 'scale'?"),
+    ],
+)
+def test_a_misspelt_name_stops_before_any_job(fresh: Path, args: list[str], says: str):
+    done = snakemake(fresh, "-n", *args)
+    assert done.returncode != 0
+    assert says in done.stdout
+
+
+def test_a_misspelt_key_stops_before_any_job(fresh: Path):
+    scale = fresh / "config/scales/ci.yaml"
+    text = scale.read_text()
+    scale.write_text(text.replace("held_out_vendors:", "heldout_vendors:"))
+    done = snakemake(fresh, "-n", *CI)
+    scale.write_text(text)
+    assert done.returncode != 0
+    assert "config/scales/ci.yaml: pool.heldout_vendors is not a key; did you mean 'held_out_vendors'?" in done.stdout
+
+
+def test_every_rule_says_where_it_logs_and_what_it_needs():
+    for path in sorted((REPO / "workflow/rules").glob("*.smk")):
+        for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            for directive in ("input", "output", "log", "benchmark", "conda", "threads", "resources", "shell"):
+                assert re.search(rf"^    {directive}:", rule, re.MULTILINE), f"{path.name}: {rule.split(':')[0]} {directive}"
+
+
+def test_parsing_the_snakefile_imports_no_torch(fresh: Path):
+    probe = "\nassert not {'torch', 'open_clip', 'pandas'} & set(sys.modules), 'heavy import'\n"
+    snakefile = fresh / "Snakefile"
+    text = snakefile.read_text()
+    snakefile.write_text(text + probe)
+    done = snakemake(fresh, "-n", "-q", "all", *CI)
+    snakefile.write_text(text)
+    assert done.returncode == 0, done.stdout[-2000:]
