@@ -146,7 +146,7 @@ def reinforced(tmp_path_factory, pool, captions, teachers, augmentation):
 @pytest.fixture(scope="session")
 def views_dir(tmp_path_factory, reinforced):
     """Folder of the reinforced pool's materialised views."""
-    from clipdr.reinforce.views import materialise
+    from clipdr.reinforce.materialise import materialise
 
     folder = tmp_path_factory.mktemp("views") / "all"
     materialise(reinforced, folder)

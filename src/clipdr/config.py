@@ -177,6 +177,9 @@ def _uses_of_scale(scale: Mapping, models: Mapping, suite: Mapping) -> Iterator[
         yield f"zoo.{name}.model", member["model"], models, "config/models"
     for word, teachers in scale["teachers"].items():
         yield from ((f"teachers.{word}", teacher, zoo["teachers"], "zoo.teachers") for teacher in teachers)
+    for finish, design in pool["finishes"].items():
+        yield f"pool.finishes.{finish}", finish, pool["vendors"], "pool.vendors"
+        yield f"pool.finishes.{finish}", design, pool["vendors"], "pool.vendors"
     for style in pool["required_styles"]:
         yield "pool.required_styles", style, pool["styles"], "pool.styles"
     tasks, where = [task["key"] for task in suite["tasks"]], f"config/suites/{evaluation['suite']}.yaml"
@@ -200,7 +203,8 @@ def _uses_of_experiment(experiment: Mapping, scale: Mapping, scale_source: str) 
 def _check_sizes(scale: Mapping, source: str) -> None:
     """Numbers that must fit each other, and icon sets that must not be trained and unseen at once."""
     pool, training = scale["pool"], scale["training"]
-    vendors, held_out = len(pool["vendors"]), pool["held_out_vendors"]
+    vendors = len({pool["finishes"].get(vendor, vendor) for vendor in pool["vendors"]})
+    held_out = pool["held_out_vendors"]
     if not held_out < pool["min_vendors"] <= vendors:
         raise UserError(
             f"{source}: pool.min_vendors is {pool['min_vendors']}; it must be more than held_out_vendors ({held_out}) "

@@ -27,6 +27,11 @@ def fingerprint(module: str, root: Path) -> str:
     return digest.hexdigest()[:12]
 
 
+def own(module: str) -> str:
+    """`fingerprint` of a module of the package that is running, for tokens of work that may be resumed."""
+    return fingerprint(module, Path(__file__).resolve().parents[2])
+
+
 def closure(module: str, root: Path) -> list[str]:
     """Sorted names of the modules that `python -m module` may import from its own package, itself included.
 

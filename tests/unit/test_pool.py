@@ -35,6 +35,7 @@ POOL = {
     "subgroups": SUBGROUPS,
     "concepts": 4,
     "vendors": VENDORS,
+    "finishes": {},
     "held_out_vendors": 1,
     "min_vendors": 2,
     "styles": STYLES,

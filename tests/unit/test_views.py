@@ -11,10 +11,10 @@ import torch
 from clipdr.errors import UserError
 from clipdr.reinforce import embed
 from clipdr.reinforce.augment import draw, replay
+from clipdr.reinforce.materialise import materialise
 from clipdr.reinforce.store import decode, decode_image
-from clipdr.reinforce.views import materialise
 from clipdr.shards import read_shard, write_shard
-from clipdr.train.views import TokenTable, load_views, to_input
+from clipdr.views import TokenTable, load_views, to_input
 
 NAMES = ["small", "large"]
 

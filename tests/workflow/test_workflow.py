@@ -49,7 +49,10 @@ def test_one_experiment_can_be_asked_for_by_name(fresh: Path):
     [
         (["tabel2"], "config/experiments/tabel2.yaml does not exist; did you mean 'table2'?"),
         (["--config", "scale=minni", "--"], "config/scales/minni.yaml does not exist; did you mean mini?"),
-        (["--config", "experiments=tabel2", "--"], "config/experiments/tabel2.yaml does not exist; did you mean table2?"),
+        (
+            ["--config", "experiments=tabel2", "--"],
+            "config/experiments/tabel2.yaml does not exist; did you mean table2?",
+        ),
         (["--config", "scal=ci", "--"], "--config: scal is not a key; did you mean 'scale'?"),
     ],
 )
@@ -73,7 +76,9 @@ def test_every_rule_says_where_it_logs_and_what_it_needs():
     for path in sorted((REPO / "workflow/rules").glob("*.smk")):
         for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
             for directive in ("input", "output", "log", "benchmark", "conda", "threads", "resources", "shell"):
-                assert re.search(rf"^    {directive}:", rule, re.MULTILINE), f"{path.name}: {rule.split(':')[0]} {directive}"
+                assert re.search(rf"^    {directive}:", rule, re.MULTILINE), (
+                    f"{path.name}: {rule.split(':')[0]} {directive}"
+                )
 
 
 def test_parsing_the_snakefile_imports_no_torch(fresh: Path):

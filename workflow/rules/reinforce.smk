@@ -71,7 +71,7 @@ rule views:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code("clipdr.reinforce.views"),
+        code=code("clipdr.reinforce.materialise"),
     shell:
         "python -m clipdr.reinforce views --reinforced {input:q} --threads {threads} --output {output:q}"
         " 2>&1 | tee {log:q}"

@@ -12,7 +12,6 @@ the evaluation, because a metric over the images that happened to be readable is
 """
 
 import io
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +89,7 @@ def samples(task: Task) -> Iterator[tuple[tuple[bytes, str], int | list[str]]]:
     annotation = _label if task.kind == "classification" else _captions
     number = 0
     for shard in task.shards:
-        for sample in _read(shard):
+        for sample in read_shard(shard):
             where = f"{shard}: sample {sample['__key__']}"
             yield (_image(sample, where), where), annotation(sample, where, task)
             number += 1
@@ -106,13 +105,6 @@ def decode(data: bytes, where: str):
         return Image.open(io.BytesIO(data)).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{where} cannot be decoded as an image ({type(error).__name__}); replace it") from error
-
-
-def _read(shard: Path) -> Iterator[dict]:
-    try:
-        yield from read_shard(shard)
-    except tarfile.TarError as error:
-        raise UserError(f"{shard}: damaged tar file ({type(error).__name__}); build the task again") from error
 
 
 def _check_type(folder: Path, entry: dict) -> None:

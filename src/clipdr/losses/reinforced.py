@@ -20,8 +20,13 @@ def distillation_loss(img_BD: Tensor, txt_BD: Tensor, scale: Tensor | float, tea
     Args:
         img_BD, txt_BD: L2-normalised student embeddings.
         scale: the student's 1 / temperature.
-        teachers: per teacher, L2-normalised embeddings of the same pairs and 1 / temperature.
+        teachers: per teacher, L2-normalised embeddings of the same pairs and 1 / temperature; at least one.
+
+    Raises:
+        ValueError: no teachers.
     """
+    if not teachers:
+        raise ValueError("distillation needs at least one teacher")
     image_to_text = _mean_kl(scale * img_BD @ txt_BD.T, [s * img_BE @ txt_BE.T for img_BE, txt_BE, s in teachers])
     text_to_image = _mean_kl(scale * txt_BD @ img_BD.T, [s * txt_BE @ img_BE.T for img_BE, txt_BE, s in teachers])
     return (image_to_text + text_to_image) / 2

@@ -1,8 +1,9 @@
 """Draw the pool and the held-out tasks.
 
-Two vendors of each concept are held out and never trained on: their drawings are the miniature's ImageNet-val.
-Whole styles (another vendor, black and white, monochrome) are its distribution shifts. What is held out is told apart
-by the bytes of the drawing, not by its name: two vendors may ship the same picture.
+Two vendors of each concept are held out and never trained on: their drawings are the miniature's ImageNet-val. Sets
+that finish one design differently (flat, three-dimensional) are held out together. Whole styles (another vendor, black
+and white, monochrome) are its distribution shifts. That nothing held out is trained on is checked by the bytes of the
+drawings, not by their names: two vendors may ship the same picture.
 """
 
 import io
@@ -62,10 +63,14 @@ def build(sources: Path, pool: dict, pool_dir: Path, tasks_dir: Path) -> None:
 
 
 def _held_out(concept: Concept, pool: dict) -> list[str]:
-    """The vendors whose drawing of this concept is never trained on, chosen by a hash of concept, vendor and seed."""
+    """The vendors whose drawing of this concept is never trained on: all finishes of `held_out_vendors` designs.
+
+    Designs are chosen by a hash of concept, design and seed.
+    """
     drawn = [vendor for vendor in pool["vendors"] if vendor in concept.icons]
-    ranked = sorted(drawn, key=lambda vendor: sha256(f"{pool['seed']}:{concept.hexcode}:{vendor}".encode()))
-    return ranked[: pool["held_out_vendors"]]
+    design = {vendor: pool["finishes"].get(vendor, vendor) for vendor in drawn}
+    ranked = sorted(set(design.values()), key=lambda name: sha256(f"{pool['seed']}:{concept.hexcode}:{name}".encode()))
+    return [vendor for vendor in drawn if design[vendor] in ranked[: pool["held_out_vendors"]]]
 
 
 def _draw(concepts: list[Concept], sets: dict[str, IconSet], size: int) -> dict[tuple[str, str], bytes]:

@@ -120,7 +120,8 @@ def load_concepts(sources: Path, sets: list[IconSet], subgroups: dict[str, str])
 def choose(concepts: list[Concept], pool: dict) -> list[Concept]:
     """The `pool.concepts` concepts that most sets draw, ties broken by a hash of concept and seed, in Unicode order.
 
-    Every one is drawn by at least `pool.min_vendors` vendors and by the styles listed in `pool.required_styles`.
+    Every one is drawn by at least `pool.min_vendors` vendors, where finishes of one design count once, and by the
+    styles listed in `pool.required_styles`.
 
     Raises:
         UserError: fewer such concepts than asked for; names the first that misses and what it lacks.
@@ -129,7 +130,8 @@ def choose(concepts: list[Concept], pool: dict) -> list[Concept]:
 
     def lacks(concept: Concept) -> list[str]:
         missing = [name for name in pool["vendors"] if name not in concept.icons]
-        enough = len(pool["vendors"]) - len(missing) >= pool["min_vendors"]
+        designs = {pool["finishes"].get(name, name) for name in pool["vendors"] if name in concept.icons}
+        enough = len(designs) >= pool["min_vendors"]
         return ([] if enough else missing) + [name for name in required if name not in concept.icons]
 
     ranked = sorted(concepts, key=lambda c: (len(lacks(c)), -len(c.icons), _rank(c.hexcode, pool["seed"])))

@@ -20,7 +20,7 @@ from clipdr.files import atomic_dir
 WORDS = "emojibase-data"
 # What the pool reads of each package; everything else (200 MB) is thrown away.
 KEPT = {WORDS: ["package.json", "en/data.json", "en/messages.json", "en/shortcodes/*.json"]}
-KEPT_OF_A_SET = ["package.json", "icons.json", "info.json", "chars.json"]
+KEPT_OF_A_SET = ["package.json", "icons.json", "info.json"]
 
 NO_NETWORK = {"ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH", "EAI_FAIL"}
 

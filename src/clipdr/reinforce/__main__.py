@@ -49,7 +49,7 @@ def _embed(args) -> None:
 
 
 def _views(args) -> None:
-    from clipdr.reinforce.views import materialise
+    from clipdr.reinforce.materialise import materialise
 
     materialise(args.reinforced, args.output)
 

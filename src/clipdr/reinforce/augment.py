@@ -46,15 +46,18 @@ def draw(rng: np.random.Generator, width: int, height: int, settings: dict) -> l
 
 
 def _crop(rng: np.random.Generator, width: int, height: int, scale: tuple[float, float]) -> list[int]:
-    """[top, left, height, width] of a random crop: area share in `scale`, aspect ratio in (3/4, 4/3)."""
+    """[top, left, height, width] of a random crop: area share in `scale`, aspect ratio in (3/4, 4/3).
+
+    Where ten draws fit no such crop into the image, the largest central crop of an allowed ratio, as in torchvision.
+    """
     for _ in range(10):
         area = width * height * rng.uniform(*scale)
         ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             return [int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w]
-    side = min(width, height)
-    return [(height - side) // 2, (width - side) // 2, side, side]
+    w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+    return [(height - h) // 2, (width - w) // 2, h, w]
 
 
 def _magnitude(op: int, magnitude: int, size: int, rng: np.random.Generator) -> float:
@@ -68,10 +71,13 @@ def _magnitude(op: int, magnitude: int, size: int, rng: np.random.Generator) -> 
 
 
 def replay(image: Image.Image, entry: list, size: int) -> Image.Image:
-    """Apply a stored entry: crop, resize to `size` × `size` (bicubic), then the ops in order. RGB in, RGB out."""
+    """Apply a stored entry: crop, resize to `size` × `size` (bicubic), then the ops in order. RGB in, RGB out.
+
+    An op that is `null` was skipped when the entry was drawn.
+    """
     (top, left, height, width), ops = entry
     view = image.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BICUBIC)
-    for op, magnitude in ops:
+    for op, magnitude in filter(None, ops):
         view = _apply(view, OPS[op][0], magnitude)
     return view
 

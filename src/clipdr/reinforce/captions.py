@@ -10,8 +10,8 @@ from clipdr.cli import progress
 from clipdr.errors import UserError
 from clipdr.files import atomic_file
 from clipdr.models import load_model, load_tokenizer, preprocessing
-from clipdr.reinforce.shards import subset_samples
 from clipdr.reinforce.store import decode_image
+from clipdr.subset import subset_samples
 
 BATCH = 64
 ATTEMPTS = 20  # at an image whose captions come out empty

@@ -14,11 +14,12 @@ from PIL import Image
 from clipdr.cli import log, progress
 from clipdr.errors import UserError
 from clipdr.files import resumable_dir, sha256
+from clipdr.fingerprint import own
 from clipdr.models import load_model, load_tokenizer, preprocessing
 from clipdr.reinforce.augment import draw, replay
-from clipdr.reinforce.shards import subset_samples
 from clipdr.reinforce.store import decode_image, encode
 from clipdr.shards import write_shard
+from clipdr.subset import subset_samples
 
 MANIFEST = "manifest.json"
 
@@ -72,7 +73,7 @@ def reinforce(
         )
     zoo = [Teacher(folder) for folder in teachers]
     weights = [sha256((folder / "open_clip_pytorch_model.bin").read_bytes()) for folder in teachers]
-    inputs = [settings, weights, sha256(captions.read_bytes()), subset.to_json()]
+    inputs = [own(__name__), settings, weights, sha256(captions.read_bytes()), subset.to_json()]
     shards = list(subset.groupby("shard", sort=True))
     with resumable_dir(output, sha256(json.dumps(inputs, sort_keys=True).encode())) as folder:
         for shard, rows in progress(shards, f"{output.name}: shards", len(shards)):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from clipdr.cli import log, progress
+from clipdr.errors import UserError
 
 MAX_LOG_SCALE = math.log(100.0)  # CLIP clips the learned logit scale at 100
 SAVE_EVERY_SECONDS = 60.0
@@ -62,7 +63,7 @@ def fit(
         folder: holds `resume.pt` while training, so that a killed run goes on where it was last saved.
 
     Raises:
-        FloatingPointError: the loss is not finite.
+        UserError: the loss is not finite.
     """
     model.train()
     optimizer = build_optimizer(model, settings)
@@ -75,7 +76,9 @@ def fit(
         torch.manual_seed(int(step_rng(settings["seed"], step).integers(2**63)))  # for dropout, where a model has it
         loss = loss_at(step)
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"{what}: the loss is {loss.item()} at step {step}; lower `lr` or raise `warmup`")
+            raise UserError(
+                f"{what}: the loss is {loss.item()} at step {step}; lower `lr` or raise `warmup` in the scale"
+            )
         optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings["grad_clip"])

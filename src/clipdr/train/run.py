@@ -9,10 +9,11 @@ import yaml
 
 from clipdr.errors import UserError
 from clipdr.files import resumable_dir, sha256, sha256_file
+from clipdr.fingerprint import own
 from clipdr.losses.reinforced import reinforced_loss
 from clipdr.models import new_model, preprocessing, save_weights
 from clipdr.train.loop import epoch_batch, fit, step_rng
-from clipdr.train.views import TokenTable, Views, load_views, to_input
+from clipdr.views import TokenTable, Views, load_views, to_input
 
 REAL = 0  # column of the real caption; synthetic captions follow
 
@@ -33,7 +34,7 @@ def train(settings: dict, views_dir: Path, tokenizer: Path, output: Path) -> Non
         raise UserError(
             f"{views_dir} has no synthetic captions, which the run's `captions` name; caption the dataset first"
         )
-    with resumable_dir(output, _token(settings, views_dir, tokenizer)) as folder:
+    with resumable_dir(output, _token(settings, views_dir, tokenizer), stale=("eval",)) as folder:
         model, tokenize = new_model(settings["model_config"], tokenizer, folder / "model", settings["seed"])
         training = {**settings["training"], "seed": settings["seed"]}
         loss_at = student_loss(model, views, TokenTable(tokenize, views.texts), settings)
@@ -50,7 +51,7 @@ def _token(settings: dict, views_dir: Path, tokenizer: Path) -> str:
     embeddings = [f"{name}.{kind}.npy" for name in settings["teachers"] for kind in ("image", "text")]
     inputs = [views_dir / name for name in ("images.npy", "texts.json", "teachers.json", *embeddings)]
     digests = [sha256_file(path) for path in [*inputs, tokenizer / "tokenizer.json"]]
-    return sha256(json.dumps([settings, digests], sort_keys=True).encode())
+    return sha256(json.dumps([own(__name__), settings, digests], sort_keys=True).encode())
 
 
 def student_loss(model, views: Views, tokens: TokenTable, settings: dict):

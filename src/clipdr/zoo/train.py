@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 
 from clipdr.files import resumable_dir, sha256, sha256_file
+from clipdr.fingerprint import own
 from clipdr.losses.clip import clip_loss
 from clipdr.models import new_model, preprocessing, save_weights
 from clipdr.train.loop import epoch_batch, fit, step_rng
-from clipdr.train.views import TokenTable, to_input
-from clipdr.zoo.pool import pool_views
+from clipdr.views import TokenTable, to_input
+from clipdr.zoo.data import pool_views
 
 
 def train_member(settings: dict, config: dict, pool: Path, tokenizer: Path, output: Path) -> None:
@@ -24,7 +25,7 @@ def train_member(settings: dict, config: dict, pool: Path, tokenizer: Path, outp
         output: the open_clip folder.
     """
     inputs = [sha256_file(path) for path in (pool / "index.parquet", tokenizer / "tokenizer.json")]
-    token = sha256(json.dumps([settings, config, inputs], sort_keys=True).encode())
+    token = sha256(json.dumps([own(__name__), settings, config, inputs], sort_keys=True).encode())
     with resumable_dir(output, token) as folder:
         model, tokenize = new_model(config, tokenizer, folder, settings["seed"])
         side, mean, std = preprocessing(model)

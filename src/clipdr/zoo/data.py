@@ -9,7 +9,7 @@ from clipdr.errors import UserError
 from clipdr.reinforce.augment import draw, view_array
 from clipdr.reinforce.store import decode_image
 from clipdr.shards import read_shard
-from clipdr.train.views import Views
+from clipdr.views import Views
 
 
 def pool_views(pool: Path, augmentation: dict) -> Views:

@@ -10,7 +10,7 @@ from clipdr.reinforce.augment import view_array
 from clipdr.reinforce.embed import MANIFEST
 from clipdr.reinforce.store import decode
 from clipdr.shards import read_shard
-from clipdr.train.views import Views, save_views
+from clipdr.views import Views, save_views
 
 
 def read_views(reinforced: Path) -> Views:
@@ -26,7 +26,7 @@ def read_views(reinforced: Path) -> Views:
 
 
 def materialise(reinforced: Path, output: Path) -> None:
-    """Write the views of a reinforced dataset as a folder that `clipdr.train.views.load_views` reads."""
+    """Write the views of a reinforced dataset as a folder that `clipdr.views.load_views` reads."""
     views = read_views(reinforced)
     with atomic_dir(output) as folder:
         save_views(views, folder)
