@@ -4,6 +4,7 @@ import hashlib
 
 import pytest
 
+from clipdr.errors import UserError
 from clipdr.files import atomic_dir, atomic_file, resumable_dir, sha256, sha256_file
 
 
@@ -32,27 +33,32 @@ def test_atomic_file_replaces_what_was_there(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("before", [None, "old"])
-def test_atomic_dir_leaves_what_was_there(tmp_path, error, before):
+def test_atomic_dir_leaves_nothing_half_written(tmp_path, error):
     target = tmp_path / "a" / "folder"
-    if before:
-        target.mkdir(parents=True)
-        (target / before).touch()
     with pytest.raises(error), atomic_dir(target) as path:
         (path / "half").touch()
         raise error
-    assert [p.name for p in target.parent.rglob("*") if p.is_file()] == ([before] if before else [])
+    assert not list(target.parent.iterdir())
 
 
-def test_atomic_dir_replaces_what_was_there_and_clears_leftovers(tmp_path):
+def test_atomic_dir_fills_an_empty_folder_and_clears_leftovers(tmp_path):
     target = tmp_path / "folder"
-    for name in ("old", "new"):
-        (tmp_path / ".folder.partial" / "of a killed process").mkdir(parents=True)
-        with atomic_dir(target) as path:
-            assert not list(path.iterdir())
-            (path / name).mkdir()
-        assert [p.name for p in target.iterdir()] == [name]
+    target.mkdir()
+    (tmp_path / ".folder.partial" / "of a killed process").mkdir(parents=True)
+    with atomic_dir(target) as path:
+        assert not list(path.iterdir())
+        (path / "new").mkdir()
+    assert [p.name for p in target.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("into", [atomic_dir, lambda target: resumable_dir(target, "settings", stale=("eval",))])
+def test_a_folder_that_holds_something_is_never_replaced(tmp_path, into):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.tex").touch()
+    with pytest.raises(UserError, match="folder is not empty .*thesis.tex.*remove it"), into(tmp_path / "folder"):
+        pass
+    assert [p.name for p in tmp_path.rglob("*")] == ["folder", "thesis.tex"]
 
 
 def test_resumable_dir_keeps_the_work_of_a_killed_process(tmp_path):
@@ -85,11 +91,11 @@ def test_resumable_dir_starts_empty_after_an_error(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_resumable_dir_replaces_what_was_there(tmp_path):
-    for name in ("old", "new"):
-        with resumable_dir(tmp_path / "folder", name) as path:
-            (path / name).touch()
-        assert [p.name for p in (tmp_path / "folder").iterdir()] == [name]
+def test_resumable_dir_replaces_what_is_stale(tmp_path):
+    (tmp_path / "folder" / "eval").mkdir(parents=True)
+    with resumable_dir(tmp_path / "folder", "settings", stale=("eval",)) as path:
+        (path / "new").touch()
+    assert [p.name for p in (tmp_path / "folder").iterdir()] == ["new"]
 
 
 def test_digests_are_hashlibs(tmp_path):

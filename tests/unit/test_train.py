@@ -206,7 +206,7 @@ def test_a_killed_run_starts_again_when_its_inputs_changed(
 def test_a_loss_that_is_not_finite_leaves_nothing(settings, views_dir, tokenizer, tmp_path, monkeypatch):
     loss = run.reinforced_loss
     monkeypatch.setattr(run, "reinforced_loss", lambda *args: loss(*args) * math.inf)
-    with pytest.raises(FloatingPointError, match="run: the loss is inf at step 0.*lower"):
+    with pytest.raises(UserError, match="run: the loss is inf at step 0.*lower"):
         train(settings, views_dir, tokenizer, tmp_path / "run")
     assert not list(tmp_path.iterdir())
 

@@ -76,9 +76,7 @@ def fit(
         torch.manual_seed(int(step_rng(settings["seed"], step).integers(2**63)))  # for dropout, where a model has it
         loss = loss_at(step)
         if not torch.isfinite(loss):
-            raise UserError(
-                f"{what}: the loss is {loss.item()} at step {step}; lower `lr` or raise `warmup` in the scale"
-            )
+            raise UserError(f"{what}: the loss is {loss.item()} at step {step}; lower `lr` or raise `warmup`")
         optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings["grad_clip"])
