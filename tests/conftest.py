@@ -149,5 +149,5 @@ def views_dir(tmp_path_factory, reinforced):
     from clipdr.reinforce.materialise import materialise
 
     folder = tmp_path_factory.mktemp("views") / "all"
-    materialise(reinforced, folder)
+    materialise(reinforced, 32, folder)
     return folder

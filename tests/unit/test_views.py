@@ -182,7 +182,7 @@ def test_a_killed_reinforcement_starts_again_when_its_inputs_changed(
 def test_a_subset_holds_the_chosen_samples_only(pool, captions, teachers, augmentation, reinforced, tmp_path):
     chosen = pool[1].iloc[[1, 4]]
     embed.reinforce(pool[0], chosen, captions, teachers, augmentation, tmp_path / "two")
-    materialise(tmp_path / "two", tmp_path / "views")
+    materialise(tmp_path / "two", 32, tmp_path / "views")
     assert [row[0] for row in load_views(tmp_path / "views", []).texts] == list(chosen["caption"])
     whole = {s["__key__"]: s for shard in ("00000.tar", "00001.tar") for s in read_shard(reinforced / shard)}
     for shard in ("00000.tar", "00001.tar"):

@@ -8,12 +8,17 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 ROOT = Path(workflow.basedir)
-site.addsitedir(ROOT / "src")
-# Jobs run `python -m clipdr...` with this interpreter, or with that of their conda environment, which goes before it.
+SRC = ROOT / "src"
+site.addsitedir(SRC)
+# Jobs run `python -m clipdr...` with this interpreter, or with that of their conda environment, which goes before it:
+# conda puts it where the active environment stands in PATH, and in front only if it knows of none.
+os.environ.pop("CONDA_SHLVL", None)
 os.environ.update(
-    PYTHONPATH=str(ROOT / "src"),
+    PYTHONNOUSERSITE="1",
     PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
 )
+# Not in os.environ: Snakemake takes PYTHONPATH away from jobs in conda environments.
+shell.prefix("set -euo pipefail; export PYTHONPATH={SRC:q}; ")
 
 from clipdr import config as configuration
 from clipdr.errors import UserError, nearest
@@ -43,6 +48,7 @@ wildcard_constraints:
     member="captioner|" + "|".join(SCALE["zoo"]["teachers"]),
     experiment="|".join(EXPERIMENTS),
     run="[^/]+",
+    side=r"\d+",
 
 
 def code(module):
@@ -75,7 +81,9 @@ def run_settings(wildcards):
 
 
 def run_views(wildcards):
-    return "results/views/{pool}/{dataset}-{augmentation}".format_map(RUNS[wildcards.run])
+    settings = RUNS[wildcards.run]
+    side = settings["model_config"]["model_cfg"]["vision_cfg"]["image_size"]
+    return "results/views/{pool}/{dataset}-{augmentation}-{side}px".format(side=side, **settings)
 
 
 def records(wildcards):

@@ -59,11 +59,11 @@ rule views:
     input:
         "results/reinforced/<pool>/{dataset}-{augmentation}",
     output:
-        directory("results/views/<pool>/{dataset}-{augmentation}"),
+        directory("results/views/<pool>/{dataset}-{augmentation}-{side}px"),
     log:
-        "results/logs/views/<pool>/{dataset}-{augmentation}.log",
+        "results/logs/views/<pool>/{dataset}-{augmentation}-{side}px.log",
     benchmark:
-        "results/benchmarks/views/<pool>/{dataset}-{augmentation}.tsv"
+        "results/benchmarks/views/<pool>/{dataset}-{augmentation}-{side}px.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -73,5 +73,5 @@ rule views:
     params:
         code=code("clipdr.reinforce.materialise"),
     shell:
-        "python -m clipdr.reinforce views --reinforced {input:q} --threads {threads} --output {output:q}"
+        "python -m clipdr.reinforce views --reinforced {input:q} --size {wildcards.side} --threads {threads} --output {output:q}"
         " 2>&1 | tee {log:q}"

@@ -9,8 +9,8 @@ def main() -> None:
     parser = cli.parser(
         "clipdr.reinforce",
         "Caption a subset, store augmentations and teacher embeddings, or materialise the stored views.",
-        "python -m clipdr.reinforce views --reinforced results/reinforced/emoji/12M-strong "
-        "--output results/views/emoji/12M-strong",
+        "python -m clipdr.reinforce views --reinforced results/reinforced/emoji/12M-strong --size 32 "
+        "--output results/views/emoji/12M-strong-32px",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     caption = commands.add_parser("caption", help="sample synthetic captions")
@@ -23,6 +23,7 @@ def main() -> None:
         command.add_argument("--pool", type=Path, required=True, help="folder of the pool's shards")
         command.add_argument("--subset", type=Path, required=True, help="parquet that `clipdr.subset` wrote")
     views = commands.add_parser("views", help="replay all stored views once")
+    views.add_argument("--size", type=int, required=True, help="side of the student's images, px")
     views.add_argument("--reinforced", type=Path, required=True, help="folder that `embed` wrote")
     for command in (caption, embed, views):
         command.add_argument("--output", type=Path, required=True)
@@ -51,7 +52,7 @@ def _embed(args) -> None:
 def _views(args) -> None:
     from clipdr.reinforce.materialise import materialise
 
-    materialise(args.reinforced, args.output)
+    materialise(args.reinforced, args.size, args.output)
 
 
 COMMANDS = {"caption": _caption, "embed": _embed, "views": _views}

@@ -27,6 +27,7 @@ OPS = (
     ("AutoContrast", lambda size: 0.0, False),
     ("Equalize", lambda size: 0.0, False),
 )
+NAMES = tuple(name for name, _, _ in OPS)
 
 
 def draw(rng: np.random.Generator, width: int, height: int, settings: dict) -> list:
@@ -36,9 +37,10 @@ def draw(rng: np.random.Generator, width: int, height: int, settings: dict) -> l
         rng: the source of randomness.
         width, height: of the stored image, px.
         settings: `image_size` (px of the crop after resizing), `crop_scale` (min, max share of the area),
-            `num_ops`, `magnitude` (bin, 0 … 30).
+            `num_ops`, `magnitude` (bin, 0 … 30) and, if not all of `OPS` may be drawn, `ops` (their names).
     """
-    ops = [int(rng.integers(len(OPS))) for _ in range(settings["num_ops"])]
+    allowed = [index for index, (name, _, _) in enumerate(OPS) if name in settings.get("ops", NAMES)]
+    ops = [allowed[rng.integers(len(allowed))] for _ in range(settings["num_ops"])]
     return [
         _crop(rng, width, height, settings["crop_scale"]),
         [[op, _magnitude(op, settings["magnitude"], settings["image_size"], rng)] for op in ops],

@@ -9,8 +9,8 @@ def main() -> None:
     parser = cli.parser(
         "clipdr.train",
         "Train one student on materialised views of a reinforced dataset.",
-        "python -m clipdr.train --settings results/runs/<run>/settings.yaml --views results/views/emoji/12M-strong "
-        "--tokenizer results/zoo/emoji/tokenizer --output my-run",
+        "python -m clipdr.train --settings results/runs/<run>/settings.yaml "
+        "--views results/views/emoji/12M-strong-32px --tokenizer results/zoo/emoji/tokenizer --output my-run",
     )
     parser.add_argument("--settings", type=cli.settings, required=True, help="a run's settings, JSON or a YAML file")
     parser.add_argument("--views", type=Path, required=True, help="materialised views, see `clipdr.reinforce views`")
