@@ -24,6 +24,13 @@ KEPT_OF_A_SET = ["package.json", "icons.json", "info.json"]
 
 NO_NETWORK = {"ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH", "EAI_FAIL"}
 
+# Two more tries within seconds: npm's own pauses would hide a missing network for minutes.
+RETRIES = {
+    "npm_config_fetch_retries": "2",
+    "npm_config_fetch_retry_mintimeout": "1000",
+    "npm_config_fetch_retry_maxtimeout": "5000",
+}
+
 
 def fetch(packages: Path, output: Path) -> None:
     """Install the locked packages and keep their JSON files in `output/<package>/`.
@@ -53,7 +60,7 @@ def _npm_ci(folder: Path, lock: Path) -> None:
 
     # A cache of its own: a damaged or poisoned user cache must not decide what is installed.
     args = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", f"--cache={folder / 'cache'}"]
-    env = {**os.environ, "npm_config_update_notifier": "false", "npm_config_fetch_retries": "2"}
+    env = {**os.environ, "npm_config_update_notifier": "false", **RETRIES}
     done = npm(
         args, return_completed_process=True, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
