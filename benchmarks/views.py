@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-BATCH, ROUNDS = 128, 20
+BATCH, ROUNDS = 64, 20
 
 
 def seconds(work) -> float:

@@ -79,6 +79,10 @@ def test_a_changed_comment_reruns_nothing(chain: Path):
         assert planned_jobs(chain) == {}
     with edited(loss, '"""Eq. 3: the sum', '"""Equation 3: the sum'):
         assert planned_jobs(chain) == {}
+    with edited(chain / "config/experiments/table2.yaml", "title:", "# a comment\ntitle:"):
+        assert planned_jobs(chain) == {}
+    with edited(chain / "config/suites/emoji.yaml", "tasks:", "# a comment\ntasks:"):
+        assert planned_jobs(chain) == {}
 
 
 def test_a_changed_loss_reruns_training_and_what_follows(chain: Path):

@@ -38,6 +38,15 @@ def test_a_dry_run_lists_the_whole_chain(fresh: Path, scale: str, seeds: int):
     )  # fmt: skip
 
 
+def test_a_run_that_two_tables_share_is_trained_once(fresh: Path):
+    """A second table with the rows of the first, one of them changed, adds that row's runs only."""
+    table, second = (fresh / f"config/experiments/{name}.yaml" for name in ("table2", "second"))
+    second.write_text(table.read_text().replace("{lambda: 0.7,", "{lambda: 0.5,"))
+    jobs = planned_jobs(fresh, "--config", "scale=ci", "experiments=table2,second", "--")
+    second.unlink()
+    assert (jobs["train"], jobs["evaluate"], jobs["table"]) == ((6 + 1) * 2, (6 + 1) * 2, 2)
+
+
 def test_one_experiment_can_be_asked_for_by_name(fresh: Path):
     jobs = planned_jobs(fresh, *CI, "table2")
     assert jobs["table"] == jobs["table2"] == 1

@@ -36,6 +36,7 @@ except UserError as error:
 
 RUNS = unique_runs(run for runs in PLANS.values() for run in runs)
 SUITE = SCALE["evaluation"]["suite"]
+SUITE_TASKS = configuration.load_suite(ROOT, SUITE)["tasks"]
 
 
 pathvars:
@@ -93,8 +94,9 @@ def records(wildcards):
 
 
 def report_settings(wildcards):
-    """What of experiment and scale decides the report: an edit of either is noticed here."""
-    return as_json({"experiment": EXPERIMENTS[wildcards.experiment], "evaluation": SCALE["evaluation"]})
+    """What of experiment, scale and suite decides the report. The files are `ancient`: a comment reruns nothing."""
+    scale = {"name": CONFIG["scale"], "title": SCALE["title"], "evaluation": SCALE["evaluation"]}
+    return as_json({"experiment": EXPERIMENTS[wildcards.experiment], "scale": scale, "tasks": SUITE_TASKS})
 
 
 def report_files(experiment):

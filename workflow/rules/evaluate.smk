@@ -3,7 +3,7 @@ rule evaluate:
     input:
         model="results/runs/{run}/model",
         tasks="results/tasks/<pool>",
-        suite=f"config/suites/{SUITE}.yaml",
+        suite=ancient(f"config/suites/{SUITE}.yaml"),
     output:
         f"results/runs/{{run}}/eval/{SUITE}.jsonl",
     log:
@@ -17,6 +17,7 @@ rule evaluate:
         mem_mb=4000,
         runtime=30,
     params:
+        tasks=as_json(SUITE_TASKS),
         batch_size=SCALE["evaluation"]["batch_size"],
         code=code("clipdr.evaluate.suite"),
     shell:

@@ -2,7 +2,7 @@ rule table:
     """Reproduced mean and spread beside the published value."""
     input:
         records=records,
-        experiment="config/experiments/{experiment}.yaml",
+        experiment=ancient("config/experiments/{experiment}.yaml"),
     output:
         multiext("results/tables/{experiment}", ".csv", ".md", ".tex"),
     log:
@@ -29,7 +29,7 @@ rule figure:
     """The table as a picture: ours and the paper's side by side, never on one axis."""
     input:
         records=records,
-        experiment="config/experiments/{experiment}.yaml",
+        experiment=ancient("config/experiments/{experiment}.yaml"),
     output:
         "results/figures/{experiment}.png",
     log:

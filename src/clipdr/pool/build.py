@@ -1,9 +1,9 @@
 """Draw the pool and the held-out tasks.
 
 Two vendors of each concept are held out and never trained on: their drawings are the miniature's ImageNet-val. Sets
-that finish one design differently (flat, three-dimensional) are held out together. Whole styles (another vendor, black
-and white, monochrome) are its distribution shifts. That nothing held out is trained on is checked by the bytes of the
-drawings, not by their names: two vendors may ship the same picture.
+that finish one design differently (flat, three-dimensional) are held out together, and one of them is scored. Whole
+styles (another vendor, black and white, monochrome) are the distribution shifts. That nothing held out is trained on is
+checked by the bytes of the drawings, not by their names: two vendors may ship the same picture.
 """
 
 import io
@@ -39,7 +39,8 @@ def build(sources: Path, pool: dict, pool_dir: Path, tasks_dir: Path) -> None:
     """
     sets = {name: load_set(sources, name) for name in [*pool["vendors"], *pool["styles"].values()]}
     concepts = choose(load_concepts(sources, list(sets.values()), pool["subgroups"]), pool)
-    held_out = {concept.hexcode: _held_out(concept, pool) for concept in concepts}
+    designs = {concept.hexcode: _held_out(concept, pool) for concept in concepts}
+    held_out = {code: [vendor for vendors in held for vendor in vendors] for code, held in designs.items()}
     images = _draw(concepts, sets, pool["image_size"])
 
     trained = [
@@ -56,21 +57,23 @@ def build(sources: Path, pool: dict, pool_dir: Path, tasks_dir: Path) -> None:
 
     records.sort(key=lambda record: record["uid"])  # uids are hashes: shards are mixtures, not runs of one concept
     with atomic_dir(tasks_dir) as partial:
-        _write_tasks(partial, concepts, held_out, images, pool)
+        _write_tasks(partial, concepts, designs, images, pool)
     with atomic_dir(pool_dir) as partial:
         _write_pool(partial, records, images, pool["shard_size"])
     log.info("%d concepts, %d image-text pairs, %d drawings held out", len(concepts), len(records), len(unseen))
 
 
-def _held_out(concept: Concept, pool: dict) -> list[str]:
-    """The vendors whose drawing of this concept is never trained on: all finishes of `held_out_vendors` designs.
+def _held_out(concept: Concept, pool: dict) -> list[list[str]]:
+    """The designs of this concept that are never trained on, each as the list of vendors that draw it.
 
-    Designs are chosen by a hash of concept, design and seed.
+    `held_out_vendors` designs are chosen by a hash of concept, design and seed.
     """
-    drawn = [vendor for vendor in pool["vendors"] if vendor in concept.icons]
-    design = {vendor: pool["finishes"].get(vendor, vendor) for vendor in drawn}
-    ranked = sorted(set(design.values()), key=lambda name: sha256(f"{pool['seed']}:{concept.hexcode}:{name}".encode()))
-    return [vendor for vendor in drawn if design[vendor] in ranked[: pool["held_out_vendors"]]]
+    designs: dict[str, list[str]] = {}
+    for vendor in pool["vendors"]:
+        if vendor in concept.icons:
+            designs.setdefault(pool["finishes"].get(vendor, vendor), []).append(vendor)
+    ranked = sorted(designs, key=lambda name: sha256(f"{pool['seed']}:{concept.hexcode}:{name}".encode()))
+    return [designs[name] for name in ranked[: pool["held_out_vendors"]]]
 
 
 def _draw(concepts: list[Concept], sets: dict[str, IconSet], size: int) -> dict[tuple[str, str], bytes]:
@@ -146,10 +149,10 @@ def _pool_sample(record: dict, image: bytes) -> dict:
     }
 
 
-def _write_tasks(folder: Path, concepts: list[Concept], held_out: dict, images: dict, pool: dict) -> None:
+def _write_tasks(folder: Path, concepts: list[Concept], designs: dict, images: dict, pool: dict) -> None:
     labels = [concept.label for concept in concepts]
     kinds = sorted({concept.coarse for concept in concepts})
-    held = [(c, vendor) for c in concepts for vendor in held_out[c.hexcode]]
+    held = [(c, vendors[0]) for c in concepts for vendors in designs[c.hexcode]]  # one finish of each design
     drawings = {
         "val": held,
         **{s: [(c, name) for c in concepts if name in c.icons] for s, name in pool["styles"].items()},
@@ -160,7 +163,7 @@ def _write_tasks(folder: Path, concepts: list[Concept], held_out: dict, images: 
     coarse = [{"webp": images[c.hexcode, v], "cls": str(kinds.index(c.coarse)).encode()} for c, v in held]
     _write_task(folder / "wds_emoji-coarse", coarse, kinds)
     # One drawing a concept: a text that fits two images would count as wrong for one of them.
-    pairs = [(c, held_out[c.hexcode][0]) for c in concepts]
+    pairs = [(c, designs[c.hexcode][0][0]) for c in concepts]
     retrieval = [{"webp": images[c.hexcode, v], "txt": "\n".join(descriptions(c)).encode()} for c, v in pairs]
     _write_task(folder / "wds_emoji-retrieval", retrieval, None)
 

@@ -5,13 +5,13 @@ label, or after a shortcode; a shortcode counts only where no other concept owns
 platforms reuse names ("tiger" is the tiger for one and the tiger's face for another).
 """
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from clipdr.errors import UserError
+from clipdr.files import sha256
 from clipdr.pool.fetch import WORDS
 
 LICENCES = {"Apache-2.0", "MIT", "CC-BY-3.0", "CC-BY-4.0"}  # share-alike sets stay out
@@ -35,8 +35,6 @@ class IconSet:
     """One vendor's drawings in Iconify's JSON format."""
 
     name: str
-    licence: str
-    author: str
     icons: dict[str, dict]
     aliases: dict[str, dict]
     size: tuple[int, int]
@@ -82,7 +80,7 @@ def load_set(sources: Path, name: str) -> IconSet:
             f"{name} is licensed {licence}; use sets under {', '.join(sorted(LICENCES))} in the scale's pool"
         )
     size = (icons.get("width", 16), icons.get("height", 16))
-    return IconSet(name, licence, info["author"]["name"], icons["icons"], icons.get("aliases", {}), size)
+    return IconSet(name, icons["icons"], icons.get("aliases", {}), size)
 
 
 def load_concepts(sources: Path, sets: list[IconSet], subgroups: dict[str, str]) -> list[Concept]:
@@ -148,14 +146,16 @@ def choose(concepts: list[Concept], pool: dict) -> list[Concept]:
 
 
 def _rank(text: str, seed: int) -> str:
-    return hashlib.sha256(f"{seed}:{text}".encode()).hexdigest()
+    return sha256(f"{seed}:{text}".encode())
 
 
 def _join(icon_set: IconSet, emoji: list[dict], codes: dict[str, tuple[str, ...]]) -> dict[str, str]:
     """hexcode -> icon name: by label first, then by a shortcode that no label and no earlier concept claimed."""
     names = {_squash(name): name for name in sorted([*icon_set.aliases, *icon_set.icons])}
-    found = {entry["hexcode"]: names[key] for entry in emoji if (key := _squash(entry["label"])) in names}
-    taken = {_squash(entry["label"]) for entry in emoji}
+    labels = {entry["hexcode"]: _squash(entry["label"]) for entry in emoji}
+    # A set that has "tigerside" draws the tiger there, and its face under "tiger".
+    found = {code: names.get(f"{key}side", names[key]) for code, key in labels.items() if key in names}
+    taken = set(labels.values())
     for entry in emoji:
         if entry["hexcode"] not in found:
             free = [key for code in codes[entry["hexcode"]] if (key := _squash(code)) in names and key not in taken]

@@ -102,7 +102,10 @@ def _package_of_request(output: str) -> str:
 
 def _keep(package: Path, target: Path, patterns: list[str]) -> None:
     for pattern in patterns:
-        for source in sorted(package.glob(pattern)):
+        found = sorted(package.glob(pattern))
+        if not found:
+            raise UserError(f"{package.name} has no {pattern}; the lock pins a version that the pool cannot read")
+        for source in found:
             copy = target / source.relative_to(package)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, copy)

@@ -33,9 +33,12 @@ def texts(concept: Concept, rng: np.random.Generator) -> list[str]:
 
 
 def descriptions(concept: Concept) -> list[str]:
-    """The two texts of a retrieval pair: label and first tags, all tags and label. The label keeps them unambiguous."""
+    """Up to two texts of a retrieval pair: the label with its first two tags, and with its last two.
+
+    The label stands first: it keeps the texts of different concepts apart, also where a model cuts long texts.
+    """
     tags = [tag for tag in concept.tags if tag != concept.label]
-    return [", ".join([concept.label, *tags[:2]]), ", ".join([*tags, concept.label])]
+    return list(dict.fromkeys(", ".join([concept.label, *some]) for some in (tags[:2], tags[-2:])))
 
 
 def _names(concept: Concept) -> list[str]:

@@ -15,6 +15,7 @@ from clipdr.subset import subset_samples
 
 BATCH = 64
 ATTEMPTS = 20  # at an image whose captions come out empty
+REDRAWS = 3
 
 
 def caption(pool: Path, subset: pd.DataFrame, captioner: Path, settings: dict, output: Path) -> None:
@@ -34,12 +35,12 @@ def caption(pool: Path, subset: pd.DataFrame, captioner: Path, settings: dict, o
     samples = list(subset_samples(pool, subset))
     img = torch.stack([_input(sample, model) for sample in samples])
     torch.manual_seed(settings["seed"])
-    rounds = range(settings["number"])
-    drawn = [generate(model, tokenizer, img, settings) for _ in progress(rounds, "captions per image", len(rounds))]
-    rows = [
-        {"uid": sample["__key__"], "syn": list(texts)}
-        for sample, texts in zip(samples, zip(*drawn, strict=True), strict=True)
-    ]
+    rows = [{"uid": sample["__key__"], "syn": []} for sample in samples]
+    for _ in progress(range(settings["number"]), "captions per image", settings["number"]):
+        for row, text in zip(
+            rows, generate(model, tokenizer, img, settings, [set(r["syn"]) for r in rows]), strict=True
+        ):
+            row["syn"].append(text)
     labels = [json.loads(sample["json"])["label"] for sample in samples]
     with atomic_file(output) as path, atomic_file(output.with_suffix(".json")) as manifest:
         pd.DataFrame(rows).to_parquet(path, index=False)
@@ -57,24 +58,29 @@ def describe(rows: list[dict], labels: list[str]) -> dict:
     }
 
 
-def generate(model, tokenizer, img: torch.Tensor, settings: dict) -> list[str]:
-    """One caption per image, sampled with nucleus sampling; an empty one (all control tokens or space) is drawn again.
+def generate(model, tokenizer, img: torch.Tensor, settings: dict, taken: list[set[str]] | None = None) -> list[str]:
+    """One caption per image, sampled with nucleus sampling.
+
+    A caption that the image has already is drawn again up to `REDRAWS` times, then kept: some drawings leave the
+    captioner no choice. An empty one (all control tokens or space) is never kept.
 
     Args:
         img: float32 [N, 3, S, S], normalised for the model.
         settings: top_p, temperature, max_tokens.
+        taken: per image, the captions that it has already.
 
     Raises:
         UserError: some images got nothing but empty captions.
     """
     texts = [""] * len(img)
-    for _ in range(ATTEMPTS):
-        empty = [number for number, text in enumerate(texts) if not text]
-        for rows in torch.tensor(empty, dtype=torch.long).split(BATCH):
+    taken = taken or [set()] * len(img)
+    for attempt in range(ATTEMPTS):
+        again = [n for n, text in enumerate(texts) if not text or (attempt <= REDRAWS and text in taken[n])]
+        if not again:
+            return texts
+        for rows in torch.tensor(again, dtype=torch.long).split(BATCH):
             for number, text in zip(rows.tolist(), _sample(model, tokenizer, img[rows], settings), strict=True):
                 texts[number] = text
-        if all(texts):
-            return texts
     raise UserError(
         f"the captioner has no words for {texts.count('')} of {len(texts)} images; "
         "train it longer, or raise `top_p` or `temperature` of the scale's captions"

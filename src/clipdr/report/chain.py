@@ -1,6 +1,6 @@
 """Draw the chain of stages as a row of boxes and, beneath, images of the pool with a human and a synthetic caption.
 
-Which images: those of the vendors whose licences let a README show them (LICENCES), with a synthetic caption, in the
+Which images: those of the vendors whose licences let a README show them (SHOWN), with a synthetic caption, in the
 order of sha256(uid), the first of each concept. Nobody picks, and the picture changes only when the pool does.
 """
 
@@ -14,7 +14,7 @@ import pandas as pd
 from clipdr.errors import UserError
 from clipdr.files import atomic_file
 
-LICENCES = {"noto": "Noto Emoji, Apache-2.0", "fluent-emoji-flat": "Fluent Emoji, MIT"}
+SHOWN = {"noto": "Noto Emoji, Apache-2.0", "fluent-emoji-flat": "Fluent Emoji, MIT"}
 STAGES = (
     ("pool", "images and texts"),
     ("subset", "by hash of uid"),
@@ -36,7 +36,7 @@ def draw(pool: Path, captions: Path, output: Path, number: int = 6) -> None:
 
     chosen = choose(read_table(pool / "index.parquet"), read_table(captions), number)
     if not len(chosen):
-        raise UserError(f"{captions}: no captioned image of the vendors {', '.join(LICENCES)}; nothing to draw")
+        raise UserError(f"{captions}: no captioned image of the vendors {', '.join(SHOWN)}; nothing to draw")
     with plt.rc_context({"font.size": 9, "text.parse_math": False}):
         figure = plt.figure(figsize=(12, 4.6))
         _boxes(figure.add_axes((0.01, 0.68, 0.98, 0.3)))
@@ -56,7 +56,7 @@ def draw(pool: Path, captions: Path, output: Path, number: int = 6) -> None:
 
 def choose(index: pd.DataFrame, captions: pd.DataFrame, number: int) -> pd.DataFrame:
     """The images to show, as lines of `index` with `syn` (list of str) joined by uid; at most `number` lines."""
-    both = index[index["vendor"].isin(list(LICENCES))].merge(captions[["uid", "syn"]], on="uid")
+    both = index[index["vendor"].isin(list(SHOWN))].merge(captions[["uid", "syn"]], on="uid")
     order = both["uid"].map(lambda uid: hashlib.sha256(str(uid).encode()).hexdigest())
     return both.assign(order=order).sort_values("order").drop_duplicates("concept").head(number)
 
@@ -112,4 +112,4 @@ def _texts(figure, center: float, item) -> None:
     )
     for y, text, color in ((0.31, human, HUMAN), (0.2, synthetic, SYNTHETIC)):
         figure.text(center, y, text, ha="center", va="top", color=color, fontsize=9)
-    figure.text(center, 0.075, LICENCES[item.vendor], ha="center", va="bottom", color="0.5", fontsize=7)
+    figure.text(center, 0.075, SHOWN[item.vendor], ha="center", va="bottom", color="0.5", fontsize=7)

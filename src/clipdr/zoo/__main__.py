@@ -27,14 +27,9 @@ def main() -> None:
         command.add_argument("--output", type=Path, required=True, help="folder to write")
     args = parser.parse_args()
     if args.command == "tokenizer":
-        import pandas as pd
+        from clipdr.zoo.tokenizer import tokenizer_of
 
-        from clipdr.files import atomic_dir
-        from clipdr.zoo.tokenizer import train_tokenizer
-
-        texts = pd.read_parquet(args.pool / "index.parquet").texts
-        with atomic_dir(args.output) as folder:
-            train_tokenizer((text for row in texts for text in row), args.vocab_size, folder)
+        tokenizer_of(args.pool, args.vocab_size, args.output)
     else:
         cli.set_threads(args.threads)
         from clipdr.zoo.train import train_member

@@ -3,7 +3,18 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import pandas as pd
+
+from clipdr.files import atomic_dir
+
 PAD, START, END, UNKNOWN = "<pad>", "<start_of_text>", "<end_of_text>", "<unknown>"  # ids 0, 1, 2, 3
+
+
+def tokenizer_of(pool: Path, vocab_size: int, output: Path) -> None:
+    """Train on all human texts of a pool and write the folder `output`."""
+    texts = pd.read_parquet(pool / "index.parquet")["texts"]
+    with atomic_dir(output) as folder:
+        train_tokenizer((text for row in texts for text in row), vocab_size, folder)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None:
