@@ -115,21 +115,30 @@ def load_experiment(root: Path, name: str) -> dict:
     return _load(root, f"config/experiments/{name}.yaml", "experiment")
 
 
-def load_experiments(root: Path, config: Mapping) -> dict[str, dict]:
-    """Name -> experiment, of every file in config/experiments, each checked against the scale that `config` names.
+def load_experiments(root: Path, config: Mapping) -> tuple[dict[str, dict], dict[str, str]]:
+    """The experiments in config/experiments that fit the scale of `config`, and why the others do not.
 
-    Raises UserError for an experiment that `config` names and that has no file.
+    An experiment that `config` does not name may use words of another scale: it is an error only when asked for.
+
+    Raises UserError for a file that is wrong by itself, and for an experiment that `config` names and that has no file
+    or does not fit the scale.
     """
     for name in config["experiments"]:
         load_experiment(root, name)
     scale, models = load_scale(root, config["scale"]), load_models(root)
     suite = load_suite(root, scale["evaluation"]["suite"])
-    names = [path.stem for path in sorted((Path(root) / "config/experiments").glob("*.yaml"))]
-    experiments = {name: load_experiment(root, name) for name in names}
-    for name, experiment in experiments.items():
-        sources = f"config/experiments/{name}.yaml", f"config/scales/{config['scale']}.yaml"
-        check(experiment, scale, models, suite, *sources)
-    return experiments
+    fit, misfits = {}, {}
+    for path in sorted((Path(root) / "config/experiments").glob("*.yaml")):
+        experiment = load_experiment(root, path.stem)
+        sources = f"config/experiments/{path.name}", f"config/scales/{config['scale']}.yaml"
+        try:
+            check(experiment, scale, models, suite, *sources)
+            fit[path.stem] = experiment
+        except UserError as error:
+            if path.stem in config["experiments"]:
+                raise
+            misfits[path.stem] = str(error)
+    return fit, misfits
 
 
 def load_suite(root: Path, name: str) -> dict:

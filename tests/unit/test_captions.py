@@ -92,10 +92,25 @@ def test_images_reach_the_captioner_as_it_wants_them(captioner, pool, tmp_path, 
     from clipdr.shards import read_shard
 
     seen = []
-    monkeypatch.setattr(stage, "generate", lambda model, tokenizer, img, settings: (seen.append(img), ["x"] * 6)[1])
+    monkeypatch.setattr(stage, "generate", lambda model, tokenizer, img, *_: (seen.append(img), ["x"] * 6)[1])
     caption(*pool, captioner, SETTINGS | {"number": 1}, tmp_path / "captions.parquet")
     _, mean, std = preprocessing(load_model(captioner))
     samples = [sample for shard in ("00000.tar", "00001.tar") for sample in read_shard(pool[0] / shard)]
     for img, sample in zip(seen[0], samples, strict=True):
         pixels = np.asarray(decode_image(sample).resize((32, 32), Image.Resampling.BILINEAR)) / 255
         np.testing.assert_allclose(img.numpy().transpose(1, 2, 0), (pixels - mean) / std, atol=1e-6)
+
+
+def test_a_caption_that_an_image_has_is_drawn_again_and_kept_only_when_nothing_else_comes(monkeypatch):
+    """Image 0 gets "a" until the third try, image 1 never anything but "b"."""
+    tries = iter([["a", "b"], ["a", "b"], ["c", "b"], ["b"], ["never asked"]])
+    asked = []
+
+    def sample(model, tokenizer, img, settings):
+        asked.append(len(img))
+        return next(tries)
+
+    monkeypatch.setattr(stage, "_sample", sample)
+    texts = stage.generate(None, None, torch.zeros(2, 1), {}, [{"a"}, {"b"}])
+    assert texts == ["c", "b"]
+    assert asked == [2, 2, 2, 1] and len(asked) == 1 + stage.REDRAWS

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from clipdr.errors import UserError
 from clipdr.evaluate import tasks as evaluation
 from clipdr.files import sha256
 from clipdr.pool.build import build, render
-from clipdr.pool.emoji import Concept, choose, load_concepts, load_set
+from clipdr.pool.emoji import Concept, IconSet, _join, choose, load_concepts, load_set
 from clipdr.pool.fetch import explain, fetch
 from clipdr.pool.words import caption, descriptions, spoken, texts
 from clipdr.shards import read_shard
@@ -355,8 +356,16 @@ def test_texts_are_varied_and_each_once():
         assert text in _names(ROSE) or _is_tags(text) or (name in _names(ROSE) and _is_tags(tags))
 
 
-def test_descriptions_hold_the_label_and_every_tag():
-    assert descriptions(ROSE) == ["rose, flower, thorn", "flower, thorn, garden, love, rose"]
+def test_descriptions_begin_with_the_label_and_differ():
+    assert descriptions(ROSE) == ["rose, flower, thorn", "rose, garden, love"]
+    assert descriptions(replace(ROSE, tags=("flower", "rose"))) == ["rose, flower"]
+
+
+def test_a_set_with_a_side_view_draws_the_animal_there():
+    """fxemoji draws the tiger as "tigerside" and its face as "tiger"."""
+    icons = IconSet("fx", {"tiger": {}, "tigerside": {}}, {}, (16, 16))
+    emoji = [{"hexcode": "1", "label": "tiger face"}, {"hexcode": "2", "label": "tiger"}]
+    assert _join(icons, emoji, {"1": ("tiger",), "2": ("tiger2",)}) == {"2": "tigerside"}
 
 
 @pytest.mark.parametrize(

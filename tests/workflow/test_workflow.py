@@ -47,6 +47,17 @@ def test_a_run_that_two_tables_share_is_trained_once(fresh: Path):
     assert (jobs["train"], jobs["evaluate"], jobs["table"]) == ((6 + 1) * 2, (6 + 1) * 2, 2)
 
 
+def test_an_experiment_of_another_scale_is_an_error_only_when_asked_for(fresh: Path):
+    table, other = (fresh / f"config/experiments/{name}.yaml" for name in ("table2", "other"))
+    other.write_text(table.read_text().replace("dataset: DataComp-12M", "dataset: DataComp-1B"))
+    jobs = planned_jobs(fresh, *CI)
+    done = snakemake(fresh, "-n", *CI, "other")
+    other.unlink()
+    assert jobs["table"] == 1
+    assert done.returncode != 0
+    assert "config/experiments/other.yaml" in done.stdout and "'DataComp-1B' is not" in done.stdout
+
+
 def test_one_experiment_can_be_asked_for_by_name(fresh: Path):
     jobs = planned_jobs(fresh, *CI, "table2")
     assert jobs["table"] == jobs["table2"] == 1

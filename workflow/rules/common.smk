@@ -29,7 +29,7 @@ try:
     CONFIG = configuration.load_config(ROOT, config)
     SCALE = configuration.load_scale(ROOT, CONFIG["scale"])
     MODELS = configuration.load_models(ROOT)
-    EXPERIMENTS = configuration.load_experiments(ROOT, CONFIG)
+    EXPERIMENTS, MISFITS = configuration.load_experiments(ROOT, CONFIG)
     PLANS = {name: plan(experiment, SCALE, MODELS) for name, experiment in EXPERIMENTS.items()}
 except UserError as error:
     raise WorkflowError(str(error)) from None
@@ -106,4 +106,5 @@ def report_files(experiment):
 
 def no_such_experiment(wildcards):
     hint = nearest(wildcards.name, EXPERIMENTS) or f"; known: {', '.join(EXPERIMENTS)}"
-    raise WorkflowError(f"config/experiments/{wildcards.name}.yaml does not exist{hint}")
+    missing = f"config/experiments/{wildcards.name}.yaml does not exist{hint}"
+    raise WorkflowError(MISFITS.get(wildcards.name, missing))
