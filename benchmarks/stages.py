@@ -25,4 +25,5 @@ def summarise(folder: Path) -> pd.DataFrame:
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] in ("-h", "--help"):
         sys.exit(__doc__)
-    print(summarise(Path(sys.argv[1])).to_markdown(floatfmt=("", "d", ".0f", ".2f", ".1f", ".0f", ".0f")))
+    table = summarise(Path(sys.argv[1]))
+    print(table.assign(jobs=table["jobs"].map(str)).to_markdown(floatfmt=("", "", ".0f", ".2f", ".1f", ".0f", ".0f")))
