@@ -13,9 +13,9 @@ from PIL import Image
 
 from clipdr.cli import log, progress
 from clipdr.errors import UserError
-from clipdr.files import resumable_dir, sha256
+from clipdr.files import resumable_dir, sha256, sha256_file
 from clipdr.fingerprint import own
-from clipdr.models import load_model, load_tokenizer, preprocessing
+from clipdr.models import WEIGHTS, load_model, load_tokenizer, preprocessing
 from clipdr.reinforce.augment import draw, replay
 from clipdr.reinforce.store import decode_image, encode
 from clipdr.shards import write_shard
@@ -72,8 +72,8 @@ def reinforce(
             f"{captions} lacks {len(missing)} samples of the subset, first {missing[0]}; caption the subset again"
         )
     zoo = [Teacher(folder) for folder in teachers]
-    weights = [sha256((folder / "open_clip_pytorch_model.bin").read_bytes()) for folder in teachers]
-    inputs = [own(__name__), settings, weights, sha256(captions.read_bytes()), subset.to_json()]
+    digests = [sha256_file(path) for path in [*(folder / WEIGHTS for folder in teachers), captions]]
+    inputs = [own(__name__), settings, digests, subset.to_json()]
     shards = list(subset.groupby("shard", sort=True))
     with resumable_dir(output, sha256(json.dumps(inputs, sort_keys=True).encode())) as folder:
         for shard, rows in progress(shards, f"{output.name}: shards", len(shards)):

@@ -58,7 +58,7 @@ def fit(
     Args:
         model: an open_clip model with a `logit_scale` parameter.
         loss_at: step -> scalar loss of that step's batch.
-        settings: steps, lr, min_lr, warmup, weight_decay, betas, grad_clip.
+        settings: steps, lr, min_lr, warmup, weight_decay, betas, grad_clip, seed.
         what: name in the progress lines.
         folder: holds `resume.pt` while training, so that a killed run goes on where it was last saved.
 
