@@ -1,6 +1,7 @@
 # The chain: pool -> subset -> captions -> reinforced shards -> runs -> evaluations -> tables and figures.
 #   snakemake --cores all                      every experiment named in config/config.yaml
 #   snakemake --cores all table2               one experiment
+#   snakemake --cores all models               parameters and multiply-accumulates of every model
 #   snakemake --cores all --config scale=ci    the same chain, a few minutes
 from snakemake.utils import min_version
 
@@ -13,6 +14,7 @@ include: "workflow/rules/zoo.smk"
 include: "workflow/rules/reinforce.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/networks.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -20,6 +22,7 @@ rule all:
     default_target: True
     input:
         [report_files(experiment) for experiment in CONFIG["experiments"]],
+        "results/tables/models.md",
         "results/figures/chain.png",
     localrule: True
 

@@ -54,7 +54,7 @@ def main(reinforced: Path, views_dir: Path, run: Path) -> None:
         return [np.asarray(replay(s.image, s.augmentations[v], size)) for s, v in zip(samples, view, strict=False)]
 
     model = load_model(run / "model").train()
-    tokens = load_tokenizer(run / "model")([views.texts[row][0] for row in rows])
+    tokens = load_tokenizer(run / "model").cut([views.texts[row][0] for row in rows])
     img = from_views()
 
     def step():

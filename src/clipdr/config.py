@@ -7,7 +7,6 @@ say, `check` what the files must say together. A UserError is one line that name
 `root` is the repository folder everywhere, so that nothing depends on the working directory.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +17,7 @@ import jsonschema
 import yaml
 
 from clipdr.errors import UserError, nearest
-from clipdr.experiments import plan
+from clipdr.experiments import NETWORK_COLUMNS, evaluation_columns, has_runs, plan
 
 SCHEMAS = Path(__file__).parents[2] / "workflow" / "schemas"
 
@@ -150,8 +149,16 @@ def load_suite(root: Path, name: str) -> dict:
 
 
 def load_models(root: Path) -> dict[str, dict]:
-    """File name without ending -> content, of every open_clip model configuration in config/models."""
-    return {path.stem: _load_model(path) for path in sorted((Path(root) / "config/models").glob("*.json"))}
+    """Name -> `{"model_cfg": …, "preprocess_cfg": …}`, of every model in config/models/*.yaml."""
+    models: dict[str, dict] = {}
+    for path in sorted((Path(root) / "config/models").glob("*.yaml")):
+        source = f"config/models/{path.name}"
+        data = _load(root, source, "models")
+        for name, model in data["models"].items():
+            if name in models:
+                raise UserError(f"{source}: models: {name!r} stands in another file of config/models too; rename one")
+            models[name] = _model(data, name, model, source)
+    return models
 
 
 def check(experiment: Mapping, scale: Mapping, models: Mapping, suite: Mapping, source: str, scale_source: str) -> None:
@@ -160,22 +167,40 @@ def check(experiment: Mapping, scale: Mapping, models: Mapping, suite: Mapping, 
     `source` and `scale_source` are what errors call the experiment and the scale. Raises UserError, one line, at the
     first word that nothing defines and the first contradiction.
     """
-    uses = [(scale_source, *use) for use in _uses_of_scale(scale, models, suite)]
-    uses += [(source, *use) for use in _uses_of_experiment(experiment, scale, scale_source)]
-    for file, path, word, known, where in uses:
-        if word not in known:
-            hint = f"{nearest(word, known)} (known: {_listed(known)})"
-            raise UserError(f"{file}: {path}: {word!r} is not in {where}{hint}")
+    _check_uses(scale_source, _uses_of_scale(scale, models, suite))
+    if has_runs(experiment):
+        columns, where = scale["evaluation"]["columns"], f"evaluation.columns of {scale_source}"
+        known = [*columns, *NETWORK_COLUMNS]
+        _check_uses(source, (("columns", column, known, where) for column in experiment["columns"]))
+    check_experiment(experiment, models, source)
     _check_sizes(scale, scale_source)
     _once(f"{scale_source}: datasets", [dataset["name"] for dataset in scale["datasets"].values()])
-    _once(f"{source}: rows", [row["name"] for row in experiment["rows"]])
     try:
         plan(experiment, scale, models)
     except UserError as error:
         raise UserError(f"{source} with {scale_source}: {error}") from None
 
 
+def check_experiment(experiment: Mapping, models: Mapping, source: str) -> None:
+    """The part of `check` that needs no scale: what the words of an experiment say of each other, and its networks.
+
+    A network may be open_clip's, and asking open_clip takes seconds. So a name with `:` or `/`, which no model of
+    open_clip has, must stand in config/models (but for `open_clip:`); others are left to the job that measures.
+    """
+    _check_uses(source, _uses_of_experiment(experiment, models))
+    _once(f"{source}: rows", [row["name"] for row in experiment["rows"]])
+    _check_columns(experiment, source)
+    _check_rows(experiment, source)
+
+
 _Use = tuple[str, str, Iterable[str], str]  # where a word is used, the word, the words that are defined, where they are
+
+
+def _check_uses(source: str, uses: Iterable[_Use]) -> None:
+    for path, word, known, where in uses:
+        if word not in known:
+            hint = f"{nearest(word, known)} (known: {_listed(known)})"
+            raise UserError(f"{source}: {path}: {word!r} is not in {where}{hint}")
 
 
 def _uses_of_scale(scale: Mapping, models: Mapping, suite: Mapping) -> Iterator[_Use]:
@@ -198,15 +223,54 @@ def _uses_of_scale(scale: Mapping, models: Mapping, suite: Mapping) -> Iterator[
         yield from ((f"evaluation.columns.{column}", key, tasks, where) for key in keys)
 
 
-def _uses_of_experiment(experiment: Mapping, scale: Mapping, scale_source: str) -> Iterator[_Use]:
+def _uses_of_experiment(experiment: Mapping, models: Mapping) -> Iterator[_Use]:
     columns, rows = experiment["columns"], [row["name"] for row in experiment["rows"]]
-    for column in columns:
-        yield "columns", column, scale["evaluation"]["columns"], f"evaluation.columns of {scale_source}"
+    for column in evaluation_columns(experiment):
+        if column.lower().startswith(("params", "latency")):  # else a misspelt one would count as an accuracy
+            yield "columns", column, NETWORK_COLUMNS, "the network columns"
     for i, row in enumerate(experiment["rows"]):
         yield from ((f"rows[{i}].published", column, columns, "columns") for column in row.get("published", {}))
+        network = row.get("network", "")
+        if set(network) & set(":/") and not network.startswith("open_clip:"):
+            yield f"rows[{i}].network", network, models, "config/models"
     for i, claim in enumerate(experiment.get("comparisons", [])):
+        needed = "network" if claim["column"] in NETWORK_COLUMNS else "settings"
+        measured = [row["name"] for row in experiment["rows"] if needed in row]
         yield from ((f"comparisons[{i}].{key}", claim[key], rows, "rows") for key in ("better", "than"))
         yield f"comparisons[{i}].column", claim["column"], columns, "columns"
+        yield from (
+            (f"comparisons[{i}].{key}", claim[key], measured, f"the rows with {needed}") for key in ("better", "than")
+        )
+
+
+def _check_columns(experiment: Mapping, source: str) -> None:
+    """Every column has something to show, and what it needs."""
+    rows = experiment["rows"]
+    published = {column for row in rows for column, value in row.get("published", {}).items() if value is not None}
+    for column in experiment["columns"]:
+        needed = "network" if column in NETWORK_COLUMNS else "settings"
+        if column not in published and not any(needed in row for row in rows):
+            raise UserError(f"{source}: columns: {column!r} would be empty; give a row {needed} or a published value")
+    latencies = [column for column, (quantity, _) in NETWORK_COLUMNS.items() if quantity == "latency"]
+    if published & set(latencies) and "latency_device" not in experiment:
+        raise UserError(f"{source}: latency_device is missing; say on what device the paper measured its latencies")
+    if has_runs(experiment) and "seeds" not in experiment:
+        raise UserError(f"{source}: seeds is missing; add it, because there are rows with settings")
+    if has_runs(experiment) and not evaluation_columns(experiment):
+        raise UserError(f"{source}: columns has no accuracy, but there are rows with settings; add one or remove those")
+
+
+def _check_rows(experiment: Mapping, source: str) -> None:
+    """Published percentages are at most 100, and a label does not take the name of another column of the table."""
+    settings = {name for row in experiment["rows"] for name in row.get("settings", {})}
+    taken = {"row", "network", "seeds", *settings, *experiment["columns"]}
+    for i, row in enumerate(experiment["rows"]):
+        for column, value in row.get("published", {}).items():
+            if column not in NETWORK_COLUMNS and value is not None and value > 100:
+                raise UserError(f"{source}: rows[{i}].published.{column} is {value}; it must be at most 100 percent")
+        for label in row.get("labels", {}):
+            if label in taken:
+                raise UserError(f"{source}: rows[{i}].labels.{label}: the table has such a column; rename the label")
 
 
 def _check_sizes(scale: Mapping, source: str) -> None:
@@ -268,15 +332,20 @@ def _load(root: Path, source: str, kind: str) -> dict:
     return data
 
 
-def _load_model(path: Path) -> dict:
-    source = f"config/models/{path.name}"
-    try:
-        model = json.loads(_read(path, source))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{source} line {error.lineno}: {error.msg}; make it valid JSON") from None
-    if not isinstance(model, dict) or not isinstance(model.get("model_cfg"), dict):
-        raise UserError(f"{source}: model_cfg is missing; write an open_clip configuration with model_cfg")
-    return model
+def _model(data: Mapping, name: str, model: Mapping, source: str) -> dict:
+    """open_clip's configuration of one model: its two towers put together."""
+    for tower in ("image", "text"):
+        if model[tower] not in data[tower]:
+            hint = f"{nearest(model[tower], data[tower])} (known: {_listed(data[tower])})"
+            raise UserError(f"{source}: models.{name}.{tower}: {model[tower]!r} is not in {tower}{hint}")
+    model_cfg = {
+        "embed_dim": model["embed_dim"],
+        "vision_cfg": dict(data["image"][model["image"]]),
+        "text_cfg": {**data.get("text_cfg", {}), **data["text"][model["text"]]},
+        **({"multimodal_cfg": dict(model["multimodal_cfg"])} if "multimodal_cfg" in model else {}),
+        "custom_text": True,
+    }
+    return {"model_cfg": model_cfg, "preprocess_cfg": dict(data["preprocess_cfg"])}
 
 
 def _read(path: Path, source: str) -> str:

@@ -7,6 +7,8 @@ which no word is left to look up. Decided here:
 * The settings hold only what training reads itself. With λ = 0 no teacher is read, so none is named. What a word means
   for the data (size of a subset, strength of an augmentation) reaches training through the reinforced shards instead,
   and changes a run without renaming it.
+* Beside the columns that a scale defines, a table may have network columns: parameters and latency, measured on the
+  full-size network that a row names. They are the same at every scale.
 """
 
 import hashlib
@@ -17,6 +19,13 @@ from dataclasses import dataclass, field
 from clipdr.errors import UserError, nearest
 
 SETTINGS = ("model", "dataset", "augmentation", "captions", "teachers", "lambda")
+# Network column -> what is measured, and of which tower.
+NETWORK_COLUMNS = {
+    "Params img (M)": ("params", "image"),
+    "Params txt (M)": ("params", "text"),
+    "Latency img (ms)": ("latency", "image"),
+    "Latency txt (ms)": ("latency", "text"),
+}
 
 
 @dataclass(frozen=True)
@@ -37,21 +46,47 @@ def plan(experiment: Mapping, scale: Mapping, models: Mapping[str, dict]) -> lis
     """The runs of an experiment at a scale, row by row, and seed by seed within a row.
 
     `experiment` and `scale` have the form of workflow/schemas/{experiment,scale}.schema.yaml; `models` maps the names
-    of config/models to their contents. A scale's `seeds` limits the runs to the experiment's first seeds.
+    of config/models to their contents. A scale's `seeds` limits the runs to the experiment's first seeds. A row without
+    settings is not trained.
 
     Raises UserError (without a file name) for a word that the scale does not define, a setting that is missing,
     λ outside [0, 1], λ > 0 without teachers, and captions other than real and syn.
     """
-    seeds = experiment["seeds"][: scale.get("seeds")]
     runs = []
     for row in experiment["rows"]:
+        if "settings" not in row:
+            continue
         words = {**experiment.get("settings", {}), **row["settings"]}
         try:
             settings = _resolve(words, scale, models)
         except UserError as error:
             raise UserError(f"row {row['name']!r}: {error}") from None
+        seeds = experiment["seeds"][: scale.get("seeds")]
         runs += [_run(row["name"], {**settings, "seed": seed}) for seed in seeds]
     return runs
+
+
+def has_runs(experiment: Mapping) -> bool:
+    """Whether any row is trained; if none is, the table has no need of a scale, and no figure of its own."""
+    return any("settings" in row for row in experiment["rows"])
+
+
+def evaluation_columns(experiment: Mapping) -> list[str]:
+    """The columns that a scale defines: all but the network columns."""
+    return [column for column in experiment["columns"] if column not in NETWORK_COLUMNS]
+
+
+def networks(experiment: Mapping, quantity: str) -> list[str]:
+    """Networks whose `quantity`, params or latency, the table of an experiment reads, in order of first use."""
+    columns = [column for column in experiment["columns"] if column in NETWORK_COLUMNS]
+    if not any(NETWORK_COLUMNS[column][0] == quantity for column in columns):
+        return []
+    return list(dict.fromkeys(row["network"] for row in experiment["rows"] if "network" in row))
+
+
+def slug(network: str) -> str:
+    """The name of a network as a file name: `ViT-B/16:MCt-2` -> `ViT-B-16+MCt-2`."""
+    return network.replace("/", "-").replace(":", "+")
 
 
 def unique_runs(runs: Iterable[Run]) -> dict[str, dict]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clipdr.errors import UserError
-from clipdr.models import load_model, load_tokenizer, new_model, preprocessing, save_weights
+from clipdr.models import load_model, new_model, preprocessing, save_weights
 from clipdr.reinforce import captions as stage
 from clipdr.reinforce.captions import caption, describe, generate
 
@@ -35,22 +35,22 @@ def test_describe_by_hand():
 
 def test_captions_are_never_empty(captioner):
     """A random captioner draws padding, control and space tokens too."""
-    model, tokenizer = load_model(captioner), load_tokenizer(captioner)
+    model = load_model(captioner)
     torch.manual_seed(0)
-    texts = generate(model, tokenizer, torch.rand(700, 3, 32, 32), SETTINGS | {"top_p": 1.0})
+    texts = generate(model, torch.rand(700, 3, 32, 32), SETTINGS | {"top_p": 1.0})
     assert len(texts) == 700
     assert all(text and text == text.strip() for text in texts)
 
 
 def test_a_captioner_that_says_nothing(captioner, monkeypatch):
-    model, tokenizer = load_model(captioner), load_tokenizer(captioner)
+    model = load_model(captioner)
     monkeypatch.setattr(model, "generate", lambda batch, **_: torch.tensor([[1, 0, 0, 0]] * len(batch)))
     with pytest.raises(UserError, match="5 of 5 images"):
-        generate(model, tokenizer, torch.rand(5, 3, 32, 32), SETTINGS)
+        generate(model, torch.rand(5, 3, 32, 32), SETTINGS)
 
 
 def test_the_settings_reach_the_captioner(captioner, monkeypatch):
-    model, tokenizer = load_model(captioner), load_tokenizer(captioner)
+    model = load_model(captioner)
     seen, drawn, inner = [], [], model.generate
 
     def watched(batch, **kwargs):
@@ -59,7 +59,7 @@ def test_the_settings_reach_the_captioner(captioner, monkeypatch):
         return drawn[-1]
 
     monkeypatch.setattr(model, "generate", watched)
-    generate(model, tokenizer, torch.rand(3, 3, 32, 32), SETTINGS | {"max_tokens": 5, "top_p": 0.3})
+    generate(model, torch.rand(3, 3, 32, 32), SETTINGS | {"max_tokens": 5, "top_p": 0.3})
     assert (seen[0]["generation_type"], seen[0]["top_p"], seen[0]["temperature"]) == ("top_p", 0.3, 1.0)
     assert (seen[0]["sot_token_id"], seen[0]["eos_token_id"], seen[0]["pad_token_id"]) == (1, 2, 0)
     assert drawn[0].shape == (3, 5) and (drawn[0][:, 0] == 1).all()
@@ -92,7 +92,7 @@ def test_images_reach_the_captioner_as_it_wants_them(captioner, pool, tmp_path, 
     from clipdr.shards import read_shard
 
     seen = []
-    monkeypatch.setattr(stage, "generate", lambda model, tokenizer, img, *_: (seen.append(img), ["x"] * 6)[1])
+    monkeypatch.setattr(stage, "generate", lambda model, img, *_: (seen.append(img), ["x"] * 6)[1])
     caption(*pool, captioner, SETTINGS | {"number": 1}, tmp_path / "captions.parquet")
     _, mean, std = preprocessing(load_model(captioner))
     samples = [sample for shard in ("00000.tar", "00001.tar") for sample in read_shard(pool[0] / shard)]
@@ -106,11 +106,11 @@ def test_a_caption_that_an_image_has_is_drawn_again_and_kept_only_when_nothing_e
     tries = iter([["a", "b"], ["a", "b"], ["c", "b"], ["b"], ["never asked"]])
     asked = []
 
-    def sample(model, tokenizer, img, settings):
+    def sample(model, img, settings):
         asked.append(len(img))
         return next(tries)
 
     monkeypatch.setattr(stage, "_sample", sample)
-    texts = stage.generate(None, None, torch.zeros(2, 1), {}, [{"a"}, {"b"}])
+    texts = stage.generate(None, torch.zeros(2, 1), {}, [{"a"}, {"b"}])
     assert texts == ["c", "b"]
     assert asked == [2, 2, 2, 1] and len(asked) == 1 + stage.REDRAWS

@@ -12,14 +12,13 @@ from clipdr import config
 from clipdr.errors import UserError
 
 REPO = Path(__file__).parents[2]
+TABLES = {path.stem: config.load_yaml(path) for path in sorted((REPO / "config/experiments").glob("*.yaml"))}
 KINDS = ("config", "scale", "experiment", "suite")
 SCALE = config.load_scale(REPO, "mini")
 EXPERIMENT = config.load_experiment(REPO, "table2")
 SUITE = config.load_suite(REPO, "emoji")
-MODELS = {
-    name: {"model_cfg": {}}
-    for name in ("mini-student", "mini-teacher-resnet", "mini-teacher-efficientnet", "mini-captioner")
-}
+MEMBERS = [*SCALE["zoo"]["teachers"].values(), SCALE["zoo"]["captioner"]]
+MODELS = {name: {"model_cfg": {}} for name in [*SCALE["models"].values(), *(member["model"] for member in MEMBERS)]}
 
 
 @pytest.fixture
@@ -97,6 +96,93 @@ def test_comparisons_of_table2_hold_in_the_published_values():
         assert published[claim["better"]][claim["column"]] > published[claim["than"]][claim["column"]], claim["claim"]
 
 
+def test_tables_1_and_5_hold_the_published_values():
+    """Typed again: latency of the encoder that the row is about, IN-val; and parameters, latency, IN-val."""
+    cells = [list(row["published"].items()) for row in TABLES["table1"]["rows"]]
+    assert cells == [
+        [("Latency txt (ms)", 3.3), ("IN-val", 53.4)],
+        [("Latency txt (ms)", 1.6), ("IN-val", 53.6)],
+        [("Latency img (ms)", 4.3), ("IN-val", 58.9)],
+        [("Latency img (ms)", 3.6), ("IN-val", 60.0)],
+    ]
+    rows = TABLES["table5"]["rows"]
+    assert [row["network"][-1] for row in rows] == [row["name"][0] for row in rows] == list("64210")
+    columns = zip(*(row["published"].values() for row in rows), strict=True)
+    assert [*columns] == [(44.5, 42.4, 40.4, 39.3, 38.3), (1.9, 1.6, 1.4, 1.3, 1.2), (60.9, 60.8, 60.2, 60.0, 57.9)]
+
+
+def test_table6_holds_the_published_values():
+    """IN-val from top to bottom, typed again; latencies by what the encoders are."""
+    rows = TABLES["table6"]["rows"]
+    assert [row["published"]["IN-val"] for row in rows] == [
+        *(36.5, 37.6, 38.1, 40.7, 42.8, 50.1, 65.3, 32.8, 34.3, 39.5, 43.2, 45.0, 45.0),
+        *(41.1, 44.1, 53.5, 59.1, 63.5, 64.6, 69.1, 45.0, 55.7, 71.7, 63.2),
+    ]
+    by_network = {}
+    for row in rows:
+        *latency, _ = row["published"].values()
+        by_network.setdefault(row.get("network", row["name"]), set()).add(tuple(latency))
+    assert by_network == {
+        **{"ViT-B-16": {(11.5, 3.3)}, "CLIPA-B/16": {(11.5, 3.3)}, "MobileCLIP-B": {(10.4, 3.3)}},
+        **{"ViT-B-32": {(5.9, 3.3)}, "TinyCLIP-8M/16": {(2.0, 0.6)}, "TinyCLIP-39M/16": {(5.2, 1.9)}},
+        **{"MobileCLIP-S0": {(1.5, 1.6)}, "MobileCLIP-S2": {(3.6, 3.3)}},
+    }
+
+
+TABLE7 = """
+Ensemble Teacher  - - - - 80.1 69.6 74.5 92.3 46.7 66.5 67.3
+TinyCLIP-RN19M  18.6 44.8 1.9 1.9 56.3 43.6 58.0 75.4 30.9 47.8 48.3
+TinyCLIP-RN30M  29.6 54.2 2.6 2.6 59.1 45.7 61.5 80.1 33.8 51.6 50.2
+TinyCLIP-40M/32  39.7 44.5 3.0 1.9 59.8 46.5 59.1 76.1 33.5 48.7 51.2
+MobileCLIP-S0  11.4 42.4 1.5 1.6 67.8 55.1 67.7 85.9 40.4 58.7 58.1
+OpenAI-RN50  38.3 63.4 3.3 3.3 59.8 45.1 57.4 80.0 28.5 48.8 48.1
+TinyCLIP-61M/32  61.4 54.0 4.3 2.6 62.4 48.7 62.6 78.7 36.5 52.8 53.0
+TinyCLIP-63M/32  - - - - 64.5 - 66.0 84.9 38.5 56.9 -
+MobileCLIP-S1  21.5 63.4 2.5 3.3 72.6 60.7 71.0 89.2 44.0 62.2 61.3
+OpenAI-RN101  56.3 63.4 4.3 3.3 62.3 48.5 58.0 79.0 30.7 49.8 50.3
+OpenAI-B/32  86.2 63.4 5.9 3.3 63.3 48.5 58.8 78.9 30.4 50.1 52.5
+LAION-B/32  86.2 63.4 5.9 3.3 65.7 51.9 66.4 84.4 39.1 56.2 54.8
+DataComp-B/32  86.2 63.4 5.9 3.3 69.2 55.2 61.1 79.0 37.1 53.5 58.0
+DataComp-B/32-256  86.2 63.4 6.2 3.3 72.8 58.7 64.9 84.8 39.9 57.9 60.9
+MobileCLIP-S2  35.7 63.4 3.6 3.3 74.4 63.1 73.4 90.3 45.4 63.4 63.7
+VeCLIP-B/16  86.2 63.4 11.5 3.3 64.6 - 76.3 91.1 48.4 67.2 -
+OpenAI-B/16  86.2 63.4 11.5 3.3 68.3 55.9 - - - - -
+LAION-B/16  86.2 63.4 11.5 3.3 70.2 56.6 69.8 86.3 42.3 59.4 58.7
+EVA02-B/16  86.2 63.4 - - 74.7 59.6 71.5 86.0 42.2 58.7 58.9
+DFN-B/16  86.2 63.4 11.5 3.3 76.2 62.3 69.1 85.4 43.4 60.4 60.9
+DataComp-B/16  86.2 63.4 11.5 3.3 73.5 60.8 - - - - 61.5
+SigLIP-B/16  92.9 110.3 9.9 5.8 76.0 61.0 74.7 89.1 47.8 65.7 62.3
+MobileCLIP-B  86.3 63.4 10.4 3.3 76.8 65.6 77.3 91.4 50.6 68.8 65.2
+MobileCLIP-B (LT)  86.3 63.4 10.4 3.3 77.2 66.1 76.9 92.3 50.0 68.7 65.8
+"""
+
+
+def test_table7_holds_the_published_values():
+    """Typed again; where our text of the paper is wrong, a note says so instead of a value."""
+    table = TABLES["table7"]
+    lines = [line.rsplit("  ", 1) for line in TABLE7.strip().splitlines()]
+    assert [row["name"] for row in table["rows"]] == [name for name, _ in lines]
+    for row, (_, cells) in zip(table["rows"], lines, strict=True):
+        published = [row["published"][column] for column in table["columns"]]
+        assert published == [None if cell == "-" else float(cell) for cell in cells.split()], row["name"]
+    assert [row["name"] for row in table["rows"] if "note" in row] == ["OpenAI-B/16", "DataComp-B/16"]
+
+
+@pytest.mark.parametrize("name", ["table1", "table5", "table6", "table7"])
+def test_the_other_tables_are_consistent_and_claim_what_was_published(name):
+    experiment = TABLES[name]
+    defined = {**SCALE["models"], **{row["network"]: "mini-student" for row in experiment["rows"] if "network" in row}}
+    known = {**MODELS, **dict.fromkeys(defined, {"model_cfg": {}})}
+    check(experiment, {**SCALE, "models": defined}, known)
+    published = {row["name"]: row["published"] for row in experiment["rows"]}
+    for claim in experiment.get("comparisons", []):
+        better, than = (published[claim[key]][claim["column"]] for key in ("better", "than"))
+        if claim.get("similar"):
+            assert abs(better - than) < 0.5, claim
+        else:
+            assert better < than if "(" in claim["column"] else better > than, claim
+
+
 # ---- schemas
 
 
@@ -153,7 +239,10 @@ def misspelt(word: str, rng: random.Random, taken: set[str]) -> str:
             return wrong
 
 
-@pytest.mark.parametrize(("kind", "data"), [("scale", SCALE), ("experiment", EXPERIMENT), ("suite", SUITE)])
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [("scale", SCALE), ("experiment", EXPERIMENT), ("experiment", TABLES["table1"]), ("suite", SUITE)],
+)
 @pytest.mark.parametrize("seed", range(3))
 def test_every_misspelt_key_is_named_with_the_key_that_was_meant(kind, data, seed):
     rules, rng = schema(kind), random.Random(seed)
@@ -276,7 +365,8 @@ def test_numbers_are_what_people_expect(tmp_path):
 
 def test_a_missing_file_names_the_nearest(root):
     assert refused(config.load_experiment, root, "tabel2") == (
-        "config/experiments/tabel2.yaml does not exist; did you mean table2? (known: table2)"
+        "config/experiments/tabel2.yaml does not exist; did you mean table2? "
+        "(known: table1, table2, table5, table6, table7)"
     )
     assert "config/scales/mni.yaml does not exist; did you mean mini?" in refused(config.load_scale, root, "mni")
     assert "does not exist" in refused(config.load_suite, root, "emojy")
@@ -295,16 +385,27 @@ def test_a_suite_names_each_task_once(root):
     assert "the name 'emoji/val' stands twice" in refused(config.load_suite, root, "emoji")
 
 
-def test_models_are_read_by_file_name(root):
+def test_models_are_two_towers_put_together(root):
     folder = root / "config/models"
     assert config.load_models(root) == {}
     folder.mkdir()
-    (folder / "a.b.json").write_text('{"model_cfg": {"embed_dim": 64}}')
-    assert config.load_models(root) == {"a.b": {"model_cfg": {"embed_dim": 64}}}
-    (folder / "c.json").write_text('{"model_cfg": \n')
-    assert "config/models/c.json line 2" in refused(config.load_models, root)
-    (folder / "c.json").write_text("{}")
-    assert "config/models/c.json: model_cfg is missing" in refused(config.load_models, root)
+    data = {
+        "preprocess_cfg": {"mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "bilinear"},
+        "text_cfg": {"context_length": 16, "width": 64},
+        "image": {"vit": {"layers": 2}},
+        "text": {"wide": {"width": 96}},
+        "models": {"a/b:c": {"image": "vit", "text": "wide", "embed_dim": 32}},
+    }
+    (folder / "a.yaml").write_text(yaml.safe_dump(data))
+    (model,) = config.load_models(root).items()
+    assert model[0] == "a/b:c" and model[1]["preprocess_cfg"] == data["preprocess_cfg"]
+    towers = {"vision_cfg": {"layers": 2}, "text_cfg": {"context_length": 16, "width": 96}, "embed_dim": 32}
+    assert model[1]["model_cfg"].items() >= towers.items()
+    (folder / "b.yaml").write_text(yaml.safe_dump(data))
+    assert "config/models/b.yaml: models: 'a/b:c' stands in another file" in refused(config.load_models, root)
+    (folder / "b.yaml").unlink()
+    (folder / "a.yaml").write_text(yaml.safe_dump(edited(data, "models//a/b:c//text", "wid")))
+    assert "models.a/b:c.text: 'wid' is not in text; did you mean 'wide'?" in refused(config.load_models, root)
 
 
 def test_overrides_replace_keys_of_the_config(root):
@@ -367,6 +468,62 @@ def test_row_names_are_unique():
     ("path", "value", "expected"),
     [
         (
+            "columns//2",
+            "Latency img",
+            "columns: 'Latency img' is not in the network columns; did you mean 'Latency img (ms",
+        ),
+        ("columns//2", "FLOPs", "columns: 'FLOPs' would be empty; give a row settings or a published value"),
+        ("columns//2", "Params img (M)", None),
+        ("rows//0//network", "ViT-X", None),  # may be open_clip's
+        ("rows//0//network", "open_clip:RN50", None),
+        (
+            "rows//0//network",
+            "ViT-B/16:MCt-3",
+            "rows[0].network: 'ViT-B/16:MCt-3' is not in config/models; did you mean",
+        ),
+        ("rows//1//published//Accuracy", 100.5, "rows[1].published.Accuracy is 100.5; it must be at most 100 percent"),
+        ("rows//1//published//Latency img (ms)", 100.5, None),
+        ("rows//1//labels", {"Accuracy": "x"}, "rows[1].labels.Accuracy: the table has such a column; rename"),
+        ("rows//1//labels", {"dataset": "x"}, None),
+        ("latency_device", None, "latency_device is missing; say on what device"),
+        ("rows//1//settings", {}, "columns: 'Accuracy' is not in evaluation.columns of config/scales/mini.yaml"),
+        ("comparisons//0//than", "published", "comparisons[0].than: 'published' is not in the rows with network"),
+        ("comparisons//0//column", "Accuracy", "comparisons[0].better: 'fast' is not in the rows with settings"),
+    ],
+)
+def test_network_columns_are_known_to_every_scale(path, value, expected):
+    """A table without trained rows, whose accuracy no scale has to define, and what may be changed in it."""
+    experiment = {
+        **{"title": "t", "source": "s", "latency_device": "a telephone"},
+        "columns": ["Latency img (ms)", "Accuracy", "Latency txt (ms)"],
+        "rows": [
+            {"name": "fast", "network": "ViT-B/16:MCt-2", "published": {"Accuracy": 50.0}},
+            {"name": "slow", "network": "RN50", "published": {"Latency img (ms)": 2.0, "Accuracy": None}},
+            {"name": "published", "published": {"Latency img (ms)": 3.0}},
+        ],
+        "comparisons": [{"better": "fast", "than": "slow", "column": "Latency img (ms)", "claim": "c"}],
+    }
+    models = {**MODELS, "ViT-B/16:MCt-2": {"model_cfg": {}}}
+    check(experiment, models=models)
+    changed = edited(experiment, path, value)
+    config.validate(changed, "experiment", "x")
+    if expected is None:
+        check(changed, models=models)
+    else:
+        assert refused(check, changed, SCALE, models).startswith(f"config/experiments/table2.yaml: {expected}")
+
+
+def test_trained_rows_need_seeds_and_a_column_to_score():
+    assert "seeds is missing" in refused(check, edited(EXPERIMENT, "seeds", None))
+    rows = [{**row, "network": "RN50", "published": {}} for row in EXPERIMENT["rows"]]
+    experiment = {**EXPERIMENT, "columns": ["Params img (M)"], "rows": rows, "comparisons": []}
+    assert "columns has no accuracy" in refused(check, experiment)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        (
             "models//ViT-B/16:Base",
             "mini-studnt",
             "models.ViT-B/16:Base: 'mini-studnt' is not in config/models; did you mean",
@@ -422,7 +579,7 @@ def test_a_misspelt_free_name_is_noticed_where_it_is_used(path):
     names = SCALE
     for key in path.split("//"):
         names = names[key]
-    for name in names:
+    for name in names if path != "models" else [EXPERIMENT["settings"]["model"]]:
         wrong = name + name[-1]
         renamed = {wrong if key == name else key: value for key, value in names.items()}
         message = refused(check, EXPERIMENT, edited(SCALE, path, renamed))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from clipdr.errors import UserError
-from clipdr.experiments import Run, nearest, plan, unique_runs
+from clipdr.experiments import Run, evaluation_columns, has_runs, nearest, networks, plan, slug, unique_runs
 
 SCALE = {
     "pool": {"name": "emoji"},
@@ -152,6 +152,30 @@ def test_without_distillation_no_teacher_is_in_the_settings():
     runs = plan(with_row(**{"lambda": 0}), SCALE, MODELS)
     assert runs[2].settings["teachers"] == [] and "none" in runs[2].name
     assert names(runs) == names(plan(with_row(**{"lambda": 0, "teachers": "none"}), SCALE, MODELS))
+
+
+def test_a_row_without_settings_is_not_trained():
+    published = {"name": "of others", "network": "RN50", "published": {"IN-val": 60.0}}
+    more = {**EXPERIMENT, "rows": [published, *EXPERIMENT["rows"]]}
+    assert plan(more, SCALE, MODELS) == plan(EXPERIMENT, SCALE, MODELS)
+    assert has_runs(more) and has_runs({**EXPERIMENT, "rows": [{"name": "common settings alone", "settings": {}}]})
+    assert not has_runs({"rows": [published]})
+    assert plan({"rows": [published]}, SCALE, MODELS) == []  # nor are seeds needed
+
+
+def test_networks_are_those_of_the_rows_if_the_table_has_a_column_of_them():
+    rows = [{"name": str(i), "network": name} for i, name in enumerate(("RN50", "ViT-B/16:MCt-2", "RN50"))]
+    table = {"columns": ["Latency txt (ms)", "IN-val"], "rows": [*rows, {"name": "published only"}]}
+    assert networks(table, "latency") == ["RN50", "ViT-B/16:MCt-2"]
+    assert networks(table, "params") == []
+    assert networks({**table, "columns": ["Params img (M)"]}, "params") == ["RN50", "ViT-B/16:MCt-2"]
+    assert evaluation_columns(table) == ["IN-val"]
+
+
+def test_a_network_has_one_file_name():
+    assert slug("ViT-B/16:MCt-2") == "ViT-B-16+MCt-2"
+    assert slug("open_clip:MobileCLIP-B") == "open_clip+MobileCLIP-B"
+    assert slug("RN50") == "RN50"
 
 
 def test_runs_own_their_settings():

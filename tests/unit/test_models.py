@@ -1,17 +1,20 @@
-"""Initial weights come from the seed alone, the tokenizer from the texts alone."""
+"""Initial weights come from the seed alone, the tokenizer from the texts alone; a folder gives its model back."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
+from PIL import Image
 
-from clipdr.models import new_model, preprocessing
+from clipdr.config import load_models
+from clipdr.models import load_model, load_tokenizer, new_model, preprocessing, save_weights
 
-SRC = Path(__file__).parents[2] / "src"
-CONFIGS = sorted(SRC.parent.glob("config/models/mini-*.json"))
+REPO = Path(__file__).parents[2]
+SRC = REPO / "src"
+MINIS = {name: config for name, config in load_models(REPO).items() if name.startswith("mini-")}
 
 
 @pytest.fixture()
@@ -22,10 +25,10 @@ def poisoned_memory():
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_weight_is_initialised_from_the_seed(path, tokenizer, tmp_path, poisoned_memory):
+@pytest.mark.parametrize("name", MINIS)
+def test_every_weight_is_initialised_from_the_seed(name, tokenizer, tmp_path, poisoned_memory):
     assert torch.utils.deterministic.fill_uninitialized_memory
-    config = json.loads(path.read_text())
+    config = MINIS[name]
     first, again, other = (new_model(config, tokenizer, tmp_path, seed)[0].state_dict() for seed in (0, 0, 1))
     for name, value in first.items():
         assert torch.isfinite(value).all(), name
@@ -48,6 +51,54 @@ def test_tokenizer_wraps_lower_cases_and_pads(model_config, tokenizer, tmp_path)
         end = row.index(2)
         assert row[0] == 1 and not any(row[end + 1 :]) and 0 not in row[:end]
     assert tokenize.tokenizer.decode(tokens[0], skip_special_tokens=True) == texts[1]
+
+
+def _folder(name, tokenizer, folder):
+    """A model folder with weights; the model that was written, in evaluation mode."""
+    model, _ = new_model(MINIS[name], tokenizer, folder, 0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    save_weights(model, folder)
+    return model.eval()
+
+
+@torch.no_grad()
+def _outputs(model, tokenizer):
+    side = preprocessing(model)[0]
+    img = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    found = [model.encode_image(img), model.encode_text(tokenizer(["red apple", "old tram, at night"]))]
+    return [*found, model.logit_scale]
+
+
+@pytest.mark.parametrize("name", ["mini-mct-2", "mini-mci-base", "mini-captioner"])
+def test_a_folder_gives_its_model_back(name, tokenizer, tmp_path):
+    model = _folder(name, tokenizer, tmp_path)
+    torch.manual_seed(5)
+    loaded = load_model(tmp_path)
+    for first, second in zip(_outputs(loaded, loaded.tokenizer), _outputs(model, loaded.tokenizer), strict=True):
+        assert torch.equal(first, second)
+    assert not any(module.training for module in loaded.modules())
+    image = Image.linear_gradient("L").resize((50, 40))
+    assert torch.equal(loaded.preprocess(image), model.preprocess(image))
+    assert torch.equal(loaded.tokenizer(["rose"]), load_tokenizer(tmp_path)(["rose"]))
+
+
+@pytest.mark.parametrize("name", ["mini-student", "mini-captioner", "mini-vit-base"])
+def test_open_clip_reads_a_folder_as_we_do(name, tokenizer, tmp_path):
+    _folder(name, tokenizer, tmp_path)
+    ours, (theirs, preprocess) = load_model(tmp_path), open_clip.create_model_from_pretrained(f"local-dir:{tmp_path}")
+    tokenize = open_clip.get_tokenizer(f"local-dir:{tmp_path}")
+    for first, second in zip(_outputs(ours, ours.tokenizer), _outputs(theirs.eval(), tokenize), strict=True):
+        assert torch.equal(first, second)
+    image = Image.linear_gradient("L").resize((50, 40)).rotate(30)
+    assert torch.equal(ours.preprocess(image), preprocess(image))
+
+
+def test_open_clip_does_not_take_a_hybrid_encoder_for_another(tokenizer, tmp_path):
+    _folder("mini-mct-2", tokenizer, tmp_path)
+    with pytest.raises(TypeError, match="mct"):
+        open_clip.create_model(f"local-dir:{tmp_path}")
 
 
 TRAIN = """

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from clipdr.errors import UserError
-from clipdr.report import chain, figure, table
+from clipdr.report import chain, figure, latency, networks, table
 from clipdr.shards import write_shard
 
 EXPERIMENT = {
@@ -224,6 +224,231 @@ def test_figure_has_one_pair_of_panels_per_published_column(results, monkeypatch
     assert Image.open(folder / "figure.png").size[0] > 600
 
 
+# ---- network columns
+
+# network -> millions of parameters (image, text), and median, q1, q3 in ms of ONNX Runtime (image, text)
+MEASURED = {
+    "Small/1:x": ((11.356, 42.4), ((2.0, 1.9, 2.3), (4.0, 3.8, 4.1))),
+    "RN50": ((38.3, 63.4), ((6.0, 5.5, 6.5), (4.2, 4.0, 4.4))),
+}
+PUBLISHED = {
+    "title": "Networks",
+    "source": "arXiv 0000.00000, Table 8",
+    "columns": ["Params img (M)", "Latency img (ms)", "Latency txt (ms)", "Average"],
+    "latency_device": "Telephone",
+    "rows": [
+        {
+            "name": "MobileCLIP of ours",
+            "labels": {"seen samples": "13B"},
+            "network": "Small/1:x",
+            "published": {"Params img (M)": 11.4, "Latency img (ms)": 1.5, "Latency txt (ms)": 1.6, "Average": 58.1},
+        },
+        {
+            "name": "measured",
+            "network": "RN50",
+            "published": {"Latency img (ms)": 3.0, "Latency txt (ms)": None, "Average": 48.1},
+        },
+        {"name": "elsewhere", "published": {"Latency img (ms)": 1.9, "Latency txt (ms)": 1.7, "Average": 48.3}},
+    ],
+    "comparisons": [
+        {"better": "MobileCLIP of ours", "than": "measured", "column": "Latency img (ms)", "claim": "faster"},
+        {"better": "measured", "than": "MobileCLIP of ours", "column": "Latency txt (ms)", "claim": "quicker"},
+        {
+            "better": "MobileCLIP of ours",
+            "than": "measured",
+            "column": "Params img (M)",
+            "claim": "alike",
+            "similar": True,
+        },
+    ],
+}
+
+
+@pytest.fixture()
+def models(tmp_path):
+    """Results folder with counts.json and a latency file for each network of MEASURED."""
+    folder = tmp_path / "models"
+    (folder / "latency").mkdir(parents=True)
+    counts = []
+    for name, (params, latencies) in MEASURED.items():
+        towers = zip(("image", "text"), params, latencies, strict=True)
+        count, entry = {"network": name}, {"network": name, "device": "Abacus, 2 cores", "threads": 1, "batch_size": 1}
+        entry["versions"] = {"torch": "2.0", "onnxruntime": "1.0"}
+        for tower, millions, quartiles in towers:
+            count[tower] = {"params": round(1e6 * millions), "params_train": 1}
+            ours = dict(zip(("median_ms", "q1_ms", "q3_ms"), quartiles, strict=True))
+            entry[tower] = {"onnxruntime": ours, "torch": {key: 10 * value for key, value in ours.items()}}
+        counts.append(count)
+        path = folder / "latency" / {"Small/1:x": "Small-1+x.json", "RN50": "RN50.json"}[name]
+        path.write_text(json.dumps(entry))
+    (folder / "counts.json").write_text(json.dumps(counts))
+    return tmp_path
+
+
+def test_a_table_of_networks_alone(models):
+    scale = {**SCALE, "evaluation": {"suite": "tiny", "columns": {}}}
+    table.build(PUBLISHED, scale, "mini", [], models, models / "t")
+    ours, measured, elsewhere = csv_module.DictReader((models / "t.csv").open())
+    assert [*ours][:4] == ["row", "seen samples", "network", "device"]
+    assert [ours["seen samples"], measured["seen samples"], measured["network"]] == ["13B", "", "RN50"]
+    assert [ours["Params img (M)"], ours["Params img (M) paper"]] == ["11.36", "11.40"]
+    assert [ours[f"Latency img (ms){end}"] for end in ("", " q1", " q3", " torch", " torch q3", " paper")] == [
+        *("2.00", "1.90", "2.30", "20.00", "23.00", "1.50")
+    ]
+    assert set(elsewhere.values()) == {"elsewhere", "", "1.90", "1.70", "48.30"}
+    assert "Average" not in ours and ours["Average paper"] == "58.10"
+    text = (models / "t.md").read_text()
+    assert "no model was trained for this table" in text and "Miniature" not in text and "mini" not in text
+    assert re.search(
+        r"\| MobileCLIP of ours +\| 13B +\| 11\.4 +\| 11\.4 +\| 2\.0 \[1\.9–2\.3\] +\| 1\.5 +\| 4\.0 ", text
+    )
+    assert re.search(r"\| elsewhere +\| +\| – +\| – +\| – +\| 1\.9 +\| – +\| 1\.7 +\| 48\.3 +\|", text)
+    assert "Latency img (ms) (this CPU)" in text and "Latency img (ms) (Telephone)" in text
+    assert "Average (paper)" in text and "Average (scale" not in text
+    assert "Abacus, 2 cores, 1 thread, batch size 1, onnxruntime 1.0, torch 2.0" in text
+    assert "not in level" in text
+    assert re.search(r"faster .*\| -4\.0 \(-66\.7%\) +\| -1\.5 \(-50\.0%\) +\| holds \(quartiles apart\)", text)
+    assert re.search(r"quicker .*\| \+0\.2 \(\+5\.0%\) +\| – +\| does not hold \(quartiles overlap\)", text)
+    assert re.search(r"alike .*\| alike in the paper +\|", text)
+    lines = [line for line in (models / "t.tex").read_text().splitlines() if line.endswith(r"\\")]
+    assert [len(line.split("&")) for line in lines[1:]] == [9, 9, 9, 9]  # row, label, three pairs, one alone
+
+
+def test_accuracy_of_the_scale_beside_facts_about_full_size_networks(results, models):
+    runs, folder = results
+    rows = [{**row, "network": "RN50"} for row in EXPERIMENT["rows"]]
+    columns = ["Latency txt (ms)", *EXPERIMENT["columns"]]
+    experiment = {
+        **EXPERIMENT,
+        "columns": columns,
+        "rows": [*rows, {"name": "of others", "published": {"IN-val": 60.0}}],
+    }
+    table.build(experiment, SCALE, "mini", runs, folder, folder / "t")
+    plain, _, others = csv_module.DictReader((folder / "t.csv").open())
+    assert [plain["Latency txt (ms)"], plain["IN-val"], plain["IN-val images"]] == ["4.20", "30.00", "100"]
+    assert [others["seeds"], others["IN-val"], others["IN-val images"], others["IN-val paper"]] == [
+        "0",
+        "",
+        "",
+        "60.00",
+    ]
+    text = (folder / "t.md").read_text()
+    assert "scale `mini`" in text and "of the paper's full-size networks" in text
+    assert re.search(r"\| of others +\| +\| +\| – +\| – +\| 60\.0 +\|", text)
+    assert "or not measured" in text and "Latency txt (ms)" not in text.split("## What the columns")[1].split("## ")[0]
+    figure.draw(experiment, SCALE, "mini", runs, folder, folder / "t.png")
+
+
+def test_no_figure_of_accuracy_without_runs(models):
+    with pytest.raises(UserError, match="Networks: no row has settings"):
+        figure.draw(PUBLISHED, SCALE, "mini", [], models, models / "t.png")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("counts.json", None, r"models/counts\.json: missing"),
+        ("latency/RN50.json", None, r"latency/RN50\.json: missing"),
+        ("latency/RN50.json", "{", r"latency/RN50\.json: cannot be read as JSON"),
+        ("counts.json", "{}", r"counts\.json: is no list"),
+        ("counts.json", "[]", r"counts\.json: has no network 'Small/1:x'"),
+        ("counts.json", ('"params"', '"parms"'), r"counts\.json: image\.params is missing"),
+        ("latency/RN50.json", ("median_ms", "mean_ms"), r"RN50\.json: image\.onnxruntime\.median_ms is missing"),
+        ("latency/RN50.json", ("6.0", "NaN"), r"RN50\.json: image\.onnxruntime\.median_ms is nan, no positive number"),
+        ("latency/RN50.json", ('"RN50"', '"RN101"'), r"RN50\.json: is of network 'RN101', not 'RN50'"),
+        (
+            "latency/RN50.json",
+            ("Abacus", "Slide rule"),
+            r"RN50\.json: device is Slide rule.*Small-1\+x\.json; measure all",
+        ),
+        (
+            "latency/RN50.json",
+            ('"threads": 1', '"threads": 2'),
+            r"RN50\.json: threads is 2, but 1 in .*Small-1\+x\.json",
+        ),
+        ("latency/RN50.json", ('"onnxruntime": "1.0"', '"onnxruntime": "1.1"'), r"RN50\.json: versions is"),
+    ],
+)
+def test_a_bad_file_of_measurements_is_named(models, file, change, message):
+    path = models / "models" / file
+    if change is None:
+        path.unlink()
+    else:
+        path.write_text(change if isinstance(change, str) else path.read_text().replace(*change))
+    with pytest.raises(UserError, match=message):
+        table.build(PUBLISHED, SCALE, "mini", [], models, models / "t")
+    assert not (models / "t.md").exists()
+
+
+def test_only_what_the_columns_show_is_read(models):
+    (models / "models/counts.json").unlink()
+    cells, conditions = networks.measurements({**PUBLISHED, "columns": ["Latency txt (ms)", "Average"]}, models)
+    assert (cells["value"].tolist(), conditions["threads"]) == ([4.0, 4.2], 1)
+    cells, conditions = networks.measurements({**PUBLISHED, "columns": ["Average"]}, models)
+    assert cells.empty and not conditions
+
+
+def test_points_of_the_latency_figure(models):
+    """Both towers added up; a row is in a panel if it has what the panel shows."""
+    points, _ = latency.measured(PUBLISHED, models, "Average")
+    assert points == {"MobileCLIP of ours": (6.0, 58.1), "measured": (pytest.approx(10.2), 48.1)}
+    assert latency.published(PUBLISHED, "Average") == {
+        "MobileCLIP of ours": (pytest.approx(3.1), 58.1),
+        "elsewhere": (pytest.approx(3.6), 48.3),
+    }
+
+
+def test_latency_figure_covers_no_label_and_is_the_same_each_time(models, monkeypatch):
+    import matplotlib.figure
+    from matplotlib.text import Text
+
+    drawn = []
+    save = matplotlib.figure.Figure.savefig
+    monkeypatch.setattr(
+        matplotlib.figure.Figure, "savefig", lambda self, *a, **k: drawn.append(self) or save(self, *a, **k)
+    )
+    near = [
+        {"name": f"model {i}", "network": "RN50", "published": {"Latency img (ms)": 1.9, "Average": 48.1 + 0.1 * i}}
+        for i in range(12)
+    ]
+    for row in near:
+        row["published"]["Latency txt (ms)"] = 1.7
+    crowded = {**PUBLISHED, "rows": [*PUBLISHED["rows"], *near]}
+    for name in ("1.png", "2.png"):
+        latency.draw(crowded, models, "Average", models / name)
+    assert (models / "1.png").read_bytes() == (models / "2.png").read_bytes()
+    ours, paper = drawn[0].axes
+    assert "Abacus, 2 cores, 1 thread" in ours.get_xlabel() and "Telephone" in paper.get_xlabel()
+    assert "none of ours" in drawn[0].get_suptitle()
+    assert ours.get_xlim() != paper.get_xlim()
+    for axis, expected in ((ours, 14), (paper, 14)):
+        boxes = [Text.get_window_extent(text) for text in axis.texts]
+        assert len(boxes) == expected
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+        highlighted = [text.get_text() for text in axis.texts if text.get_weight() == "bold"]
+        assert highlighted == ["MobileCLIP of ours"]
+
+
+def test_latency_figure_without_points_is_refused(models):
+    with pytest.raises(UserError, match="--column: 'Averag' has no published accuracy .*; did you mean 'Average'"):
+        latency.draw(PUBLISHED, models, "Averag", models / "x.png")
+    rows = [{key: value for key, value in row.items() if key != "network"} for row in PUBLISHED["rows"]]
+    with pytest.raises(UserError, match="Networks: no row has Average and a network"):
+        latency.draw({**PUBLISHED, "rows": rows}, models, "Average", models / "x.png")
+
+
+def test_the_latency_command_needs_no_scale(models, monkeypatch):
+    from pathlib import Path
+
+    from clipdr.report.__main__ import main
+
+    path = Path(__file__).parents[2] / "config/experiments/table7.yaml"
+    arguments = ["--experiment", path, "--results", models, "--column", "Avg-38", "--output", models / "x.png"]
+    monkeypatch.setattr("sys.argv", ["report", "latency", *map(str, arguments)])
+    with pytest.raises(UserError, match=r"latency/MobileCLIP-S0\.json: missing; measure the networks first"):
+        main()
+
+
 @pytest.fixture()
 def pool(tmp_path):
     """(pool folder, captions file): four concepts, each by three vendors, twice."""
@@ -302,7 +527,8 @@ def test_the_report_never_imports_torch():
     import sys
 
     code = (
-        "import sys, clipdr.report.table, clipdr.report.figure, clipdr.report.chain, clipdr.report.__main__;"
+        "import sys, clipdr.report.table, clipdr.report.figure, clipdr.report.latency, clipdr.report.chain;"
+        "import clipdr.report.__main__;"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0

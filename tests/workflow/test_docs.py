@@ -8,7 +8,13 @@ import pytest
 import yaml
 
 REPO = Path(__file__).parents[2]
-SECTIONS = {"config": "`config.yaml`", "scale": "Scales", "experiment": "Experiments", "suite": "Suites"}
+SECTIONS = {
+    "config": "`config.yaml`",
+    "scale": "Scales",
+    "experiment": "Experiments",
+    "suite": "Suites",
+    "models": "Models",
+}
 SCHEMAS = sorted(path.name.removesuffix(".schema.yaml") for path in (REPO / "workflow/schemas").glob("*.schema.yaml"))
 DOCUMENTS = sorted(
     [*REPO.glob("*.md"), *(REPO / "docs").glob("*.md"), REPO / "config/README.md", REPO / "results/README.md"]

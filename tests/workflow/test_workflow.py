@@ -34,7 +34,7 @@ def test_a_dry_run_lists_the_whole_chain(fresh: Path, scale: str, seeds: int):
     jobs = planned_jobs(fresh, "--config", f"scale={scale}", "--")
     assert jobs == dict(
         fetch=1, pool=1, subset=1, tokenizer=1, member=3, caption=1, reinforce=2, views=2,
-        train=6 * seeds, evaluate=6 * seeds, table=1, figure=1, chain=1, all=1,
+        train=6 * seeds, evaluate=6 * seeds, table=1, figure=1, models=1, chain=1, all=1,
     )  # fmt: skip
 
 
@@ -56,6 +56,16 @@ def test_an_experiment_of_another_scale_is_an_error_only_when_asked_for(fresh: P
     assert jobs["table"] == 1
     assert done.returncode != 0
     assert "config/experiments/other.yaml" in done.stdout and "'DataComp-1B' is not" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "networks"), [("table1", 4, 4), ("table5", 5, 5), ("table6", 0, 5), ("table7", 0, 9)]
+)
+def test_a_table_about_networks_trains_its_rows_and_measures_its_networks(fresh: Path, name, rows, networks):
+    jobs = planned_jobs(fresh, "--config", "scale=mini", "--", name)
+    assert (jobs["train"], jobs["export"], jobs["latency"]) == (3 * rows, networks, networks)
+    assert jobs["models"] == (name in ("table5", "table7"))
+    assert jobs["figure"] == (rows > 0)
 
 
 def test_one_experiment_can_be_asked_for_by_name(fresh: Path):

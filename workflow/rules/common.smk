@@ -1,6 +1,7 @@
 # What the rules share: the configuration, the runs it asks for, and the fingerprint of the code a rule runs.
 import json
 import os
+import re
 import site
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ shell.prefix("set -euo pipefail; export PYTHONPATH={SRC:q}; ")
 
 from clipdr import config as configuration
 from clipdr.errors import UserError, nearest
-from clipdr.experiments import plan, unique_runs, zoo_settings
+from clipdr.experiments import has_runs, networks, plan, slug, unique_runs, zoo_settings
 from clipdr.fingerprint import fingerprint
 
 try:
@@ -35,6 +36,12 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 RUNS = unique_runs(run for runs in PLANS.values() for run in runs)
+# Full-size networks by the name of their files: what config/models has, and what tables name of open_clip.
+MEASURED = [
+    name for experiment in EXPERIMENTS.values() for what in ("params", "latency") for name in networks(experiment, what)
+]
+NETWORKS = {slug(name): name for name in [*MODELS, *MEASURED]}
+MODEL_FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "config/models").glob("*.yaml"))
 SUITE = SCALE["evaluation"]["suite"]
 SUITE_TASKS = configuration.load_suite(ROOT, SUITE)["tasks"]
 
@@ -48,6 +55,7 @@ wildcard_constraints:
     augmentation="|".join(SCALE["augmentations"]),
     member="captioner|" + "|".join(SCALE["zoo"]["teachers"]),
     experiment="|".join(EXPERIMENTS),
+    network="|".join(map(re.escape, NETWORKS)),
     run="[^/]+",
     side=r"\d+",
 
@@ -93,15 +101,46 @@ def records(wildcards):
     return [f"results/runs/{name}/eval/{SUITE}.jsonl" for name in sorted(names)]
 
 
+def measurements(wildcards):
+    """Parameters and latencies of full-size networks that an experiment's table reads."""
+    counts = ["results/models/counts.json"] if networks(EXPERIMENTS[wildcards.experiment], "params") else []
+    return counts + latencies(wildcards.experiment)
+
+
+def latencies(experiment):
+    return [f"results/models/latency/{slug(name)}.json" for name in networks(EXPERIMENTS[experiment], "latency")]
+
+
+def figure1_latencies(wildcards):
+    return latencies("table7")
+
+
+def figure1_experiment(wildcards):
+    return as_json(EXPERIMENTS["table7"])
+
+
+def network_name(wildcards):
+    return NETWORKS[wildcards.network]
+
+
+def network_settings(wildcards):
+    """What config/models says of a network; nothing of open_clip's own."""
+    return as_json(MODELS.get(network_name(wildcards)))
+
+
 def report_settings(wildcards):
     """What of experiment, scale and suite decides the report. The files are `ancient`: a comment reruns nothing."""
+    experiment = EXPERIMENTS[wildcards.experiment]
+    if not has_runs(experiment):
+        return as_json({"experiment": experiment})
     scale = {"name": CONFIG["scale"], "title": SCALE["title"], "evaluation": SCALE["evaluation"]}
-    return as_json({"experiment": EXPERIMENTS[wildcards.experiment], "scale": scale, "tasks": SUITE_TASKS})
+    return as_json({"experiment": experiment, "scale": scale, "tasks": SUITE_TASKS})
 
 
 def report_files(experiment):
+    """Table, and the figure of what was trained for it."""
     tables = [f"results/tables/{experiment}.{suffix}" for suffix in ("csv", "md", "tex")]
-    return [*tables, f"results/figures/{experiment}.png"]
+    return [*tables, *([f"results/figures/{experiment}.png"] if has_runs(EXPERIMENTS[experiment]) else [])]
 
 
 def no_such_experiment(wildcards):

@@ -1,7 +1,8 @@
 rule table:
-    """Reproduced mean and spread beside the published value."""
+    """Reproduced mean and spread beside the published value; parameters and latency of the networks beside the paper's."""
     input:
         records=records,
+        measurements=measurements,
         experiment=ancient("config/experiments/{experiment}.yaml"),
     output:
         multiext("results/tables/{experiment}", ".csv", ".md", ".tex"),
@@ -48,6 +49,31 @@ rule figure:
         code=code("clipdr.report.figure"),
     shell:
         "python -m clipdr.report figure --experiment {input.experiment:q} --scale {params.scale:q} --results results"
+        " --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule figure1:
+    """Published accuracy over latency: on this machine and, on an axis of its own, on the paper's phone."""
+    input:
+        latencies=figure1_latencies,
+        experiment=ancient("config/experiments/table7.yaml"),
+    output:
+        "results/figures/figure1.png",
+    log:
+        "results/logs/figure/figure1.log",
+    benchmark:
+        "results/benchmarks/figure/figure1.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        experiment=figure1_experiment,
+        code=code("clipdr.report.latency"),
+    shell:
+        "python -m clipdr.report latency --experiment {input.experiment:q} --results results --column Avg-38"
         " --output {output:q} 2>&1 | tee {log:q}"
 
 

@@ -9,7 +9,6 @@ Shapes: N images, M captions, C classes, T templates, B batch, D embedding dimen
 """
 
 import logging
-import pickle
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +23,6 @@ from clipdr.evaluate.tasks import Task, check_suite, decode, open_task, samples
 from clipdr.evaluate.zeroshot import classification_metrics, classifier_weights
 
 log = logging.getLogger("clipdr")
-
-WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 def evaluate_suite(
@@ -63,8 +60,13 @@ class Encoder:
     """An open_clip `local-dir:` model as two functions from images and texts to unit vectors; remembers texts."""
 
     def __init__(self, model_dir: Path, batch_size: int, threads: int, device: str):
+        import torch
+
+        from clipdr.models import load_model
+
         self.name, self.batch_size, self.threads, self.device = str(model_dir), batch_size, threads, device
-        self.model, self.preprocess, self.tokenizer = load_model(model_dir, device)
+        torch.backends.cudnn.allow_tf32 = False  # fp32 also in convolutions; for matrix products it is the default
+        self.model = load_model(model_dir, device)
         self.known: dict[str, np.ndarray] = {}
 
     def images(self, images: Iterable[tuple[bytes, str]]) -> np.ndarray:
@@ -82,12 +84,12 @@ class Encoder:
         """Embeddings [len(texts), D] float32 of unit length; a text seen before is not encoded again."""
         new = [text for text in dict.fromkeys(texts) if text not in self.known]
         for batch in batched(new, self.batch_size):
-            unit_BD = self._unit(self.model.encode_text, self.tokenizer(batch), "text")
+            unit_BD = self._unit(self.model.encode_text, self.model.tokenizer.cut(batch), "text")
             self.known.update(zip(batch, unit_BD, strict=True))
         return np.stack([self.known[text] for text in texts])
 
     def _pixels(self, image: tuple[bytes, str]):
-        return self.preprocess(decode(*image))
+        return self.model.preprocess(decode(*image))
 
     def _unit(self, encode, batch, what: str) -> np.ndarray:
         import torch
@@ -100,30 +102,6 @@ class Encoder:
                 f"{self.name}: the model gives {what} embeddings that are zero or not finite; train it again"
             )
         return features
-
-
-def load_model(model_dir: Path, device: str = "cpu"):
-    """(model in eval mode, preprocess for a PIL image, tokenizer) of an open_clip `local-dir:` folder, fp32.
-
-    Raises UserError when the weights are missing (open_clip would warn and evaluate random weights) or do not fit.
-    """
-    model_dir = Path(model_dir)
-    if not (model_dir / "open_clip_config.json").exists():
-        raise UserError(f"{model_dir / 'open_clip_config.json'}: missing; give --model a folder that a run has written")
-    if not any((model_dir / name).exists() for name in WEIGHTS):
-        raise UserError(f"{model_dir}: no weights ({', '.join(WEIGHTS)}); train the run again")
-    import open_clip
-    import torch
-
-    torch.backends.cudnn.allow_tf32 = False  # fp32 also in convolutions; for matrix products it is the default
-    try:
-        name = f"local-dir:{model_dir}"
-        model, preprocess = open_clip.create_model_from_pretrained(name, precision="fp32", device=device)
-        tokenizer = open_clip.get_tokenizer(name)
-    except (ValueError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{model_dir}: open_clip cannot load this model: {first_line}") from error
-    return model.eval(), preprocess, tokenizer
 
 
 def batched(items: Iterable, size: int) -> Iterator[list]:

@@ -1,9 +1,14 @@
-"""Models as open_clip knows them: a folder with `open_clip_config.json`, weights, and tokenizer files.
+"""Models: by name with `create_model`, or as a folder of `open_clip_config.json`, weights, and tokenizer files.
 
-Everything that is trained here, teachers, captioner and students alike, is saved in the layout that open_clip reads
-under the name `local-dir:<folder>`, so that any tool built on open_clip can use it like a published weight.
+A folder is the layout that open_clip reads under the name `local-dir:<folder>`, so that any tool built on open_clip can
+use what is trained here like a published weight. Networks that open_clip does not have (MCt, the padded stem) carry
+keys that it refuses.
+
+Every model here has `visual`, `text` (or CoCa's parts), `logit_scale`, and two attributes: `preprocess`, PIL image ->
+float tensor [3, S, S], and `tokenizer`, list of str -> int64 tokens [n, context_length] (`clipdr.models.tokenizer`).
 """
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -11,32 +16,92 @@ from pathlib import Path
 from clipdr.errors import UserError
 
 CONFIG = "open_clip_config.json"
-WEIGHTS = "open_clip_pytorch_model.bin"
+WEIGHTS = "open_clip_pytorch_model.bin"  # what is written; published folders may have one of the others
+PUBLISHED = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+BESIDE = "beside-this-file"  # as `hf_tokenizer_name`: the folder of the configuration has the tokenizer
+
+
+def create_model(
+    name: str,
+    pretrained: Path | str | None = None,
+    tokenizer: Path | str | None = None,
+    preprocess_cfg: dict | None = None,
+    seed: int = 0,
+):
+    """The model of that name, in evaluation mode.
+
+    Args:
+        name: a name of config/models (`MobileCLIP-S0`, `ViT-S/16:MCt`) or of open_clip (`ViT-B-32`).
+        pretrained: file of weights, Apple's or open_clip's or ours; without one the weights are random.
+        tokenizer: folder with a tokenizer, for the miniatures: theirs is trained on their pool.
+        preprocess_cfg: `{"mean": …, "std": …, "interpolation": …}`, for a model of open_clip whose published weights do
+            not agree on it.
+        seed: of random weights.
+
+    Raises:
+        UserError: an unknown name, a file of weights that is missing, unsafe, or of another model, a tokenizer or a
+            preprocessing that has to be given.
+    """
+    import torch
+
+    from clipdr.models.build import build
+    from clipdr.models.registry import configuration
+
+    config = configuration(name, preprocess_cfg)
+    if "preprocess_cfg" not in config:
+        raise UserError(
+            f"{name}: its published weights do not say, or not agree on, how images are prepared; give preprocess_cfg="
+            "{'mean': [...], 'std': [...], 'interpolation': 'bicubic' or 'bilinear'}"
+        )
+    torch.manual_seed(seed)
+    model = build(config, name)
+    if pretrained is not None:
+        from clipdr.models.weights import load_pretrained
+
+        load_pretrained(model, Path(pretrained), name)
+    model.tokenizer = _tokenizer(name, config["model_cfg"]["text_cfg"], tokenizer)
+    return model.eval()
+
+
+def reparameterize(model):
+    """A copy of a model in which every train-time branch is folded, in evaluation mode; the original is left alone.
+
+    Folded are MobileOne and RepMixer blocks, large-kernel convolutions and positional encodings of the image tower
+    (by timm) and the Text-RepMixer blocks (MobileCLIP, section 4). The batch norm in front of a feed-forward block is
+    no branch: it stays, as in the paper's parameter counts. Folding is done in float64 with the running statistics; a
+    folded model can be given again, and cannot be trained.
+    """
+    from timm.utils import reparameterize_model
+
+    folded = copy.deepcopy(model).eval()
+    if not getattr(model, "folded", False):  # timm's blocks cannot be folded twice
+        dtype = model.logit_scale.dtype
+        folded = reparameterize_model(folded.double(), inplace=True).to(dtype).requires_grad_(False)
+        folded.folded = True
+    return folded
 
 
 def new_model(config: dict, tokenizer: Path, folder: Path, seed: int):
     """Write a model folder without weights and return its randomly initialised model and its tokenizer.
 
     Args:
-        config: `{"model_cfg": …, "preprocess_cfg": …}`, the content of a file in `config/models/`.
+        config: `{"model_cfg": …, "preprocess_cfg": …}`, as `clipdr.config.load_models` gives it.
         tokenizer: folder with the tokenizer's files.
         folder: receives the configuration and the tokenizer.
         seed: of the initial weights.
     """
-    import open_clip
     import torch
 
+    from clipdr.models.build import build
+
     folder.mkdir(parents=True, exist_ok=True)
+    config = {**config, "model_cfg": {**config["model_cfg"], "custom_text": True}}  # the form that `build` gives
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     for name in TOKENIZER:
         shutil.copy(tokenizer / name, folder)
     torch.manual_seed(seed)
-    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
-    if hasattr(model, "text_decoder"):  # open_clip (3.3, its issue 554) leaves this weight as memory happened to be
-        weight = model.text_decoder.text_projection
-        torch.nn.init.normal_(weight, std=len(weight) ** -0.5)
-    return model, load_tokenizer(folder)
+    return build(config, str(folder)), load_tokenizer(folder)
 
 
 def save_weights(model, folder: Path) -> None:
@@ -46,29 +111,100 @@ def save_weights(model, folder: Path) -> None:
     torch.save(model.state_dict(), folder / WEIGHTS)
 
 
-def load_model(folder: Path):
-    """Load a model in evaluation mode.
+def load_model(folder: Path, device: str = "cpu"):
+    """The model of a folder in evaluation mode, float32.
 
     Raises:
-        UserError: no configuration or no weights (open_clip would go on with random ones).
+        UserError: no configuration, or weights that are missing (open_clip would go on with random ones), unsafe, or of
+            another model.
     """
-    import open_clip
+    import torch
 
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder / name} is missing; train or copy the model again")
-    return open_clip.create_model(f"local-dir:{folder}", weights_only=True).eval()
+    from clipdr.models.build import build
+    from clipdr.models.weights import load_pretrained
+
+    folder = Path(folder)
+    weights = weights_file(folder)
+    config = _read_config(folder)
+    with torch.random.fork_rng(devices=[]):  # whoever loads a model keeps his random numbers
+        model = build(config, str(folder))
+    load_pretrained(model, weights, str(folder))
+    model.tokenizer = load_tokenizer(folder)
+    return model.to(device).eval()
+
+
+def weights_file(folder: Path) -> Path:
+    """The weights of a model folder. Raises UserError if there are none."""
+    for name in (WEIGHTS, *PUBLISHED):
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"{folder / WEIGHTS} is missing; train or copy the model again")
+
+
+def import_weights(name: str, pretrained: Path, output: Path) -> None:
+    """Make a model folder out of a published file of weights, for `python -m clipdr.evaluate --model <output>`.
+
+    Args:
+        name: a name of config/models; models of open_clip have such folders already.
+        pretrained: the file, see `clipdr.models.weights`.
+
+    Raises:
+        UserError: as `create_model`.
+    """
+    from clipdr.files import atomic_dir
+    from clipdr.models.registry import configuration, open_clip_name
+
+    if open_clip_name(name):
+        raise UserError(
+            f"{name} is open_clip's model, whose published folders can be used as they are; name one of ours"
+        )
+    model = create_model(name, pretrained)
+    with atomic_dir(output) as folder:
+        (folder / CONFIG).write_text(json.dumps(configuration(name), indent=2) + "\n")
+        save_weights(model, folder)
 
 
 def load_tokenizer(folder: Path):
-    """The tokenizer of a model folder: list of str -> int64 tensor [n, context_length]."""
+    """The tokenizer of a model folder."""
     import open_clip
 
-    return open_clip.get_tokenizer(f"local-dir:{folder}")
+    from clipdr.models.tokenizer import Tokenizer
+
+    return Tokenizer(open_clip.get_tokenizer(f"local-dir:{folder}"))
 
 
 def preprocessing(model) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
     """(image side in px, mean per channel, std per channel), the latter for pixel values in [0, 1]."""
-    size = model.visual.image_size
-    side = size if isinstance(size, int) else size[0]
-    return side, tuple(model.visual.preprocess_cfg["mean"]), tuple(model.visual.preprocess_cfg["std"])
+    from clipdr.models.build import image_side
+
+    cfg = model.visual.preprocess_cfg
+    return image_side(model.visual), tuple(cfg["mean"]), tuple(cfg["std"])
+
+
+def _read_config(folder: Path) -> dict:
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text())
+        return {"model_cfg": config["model_cfg"], "preprocess_cfg": config["preprocess_cfg"]}
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; train or copy the model again") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: no configuration of a model ({error!r}); train or copy the model again") from None
+
+
+def _tokenizer(name: str, text_cfg: dict, folder: Path | None):
+    import open_clip
+
+    from clipdr.models.registry import open_clip_name
+    from clipdr.models.tokenizer import Tokenizer
+
+    if text_cfg.get("hf_tokenizer_name") == BESIDE:
+        if folder is None:
+            raise UserError(
+                f"{name}: its tokenizer is trained on the pool, not published; give the folder, for instance "
+                "tokenizer='results/zoo/emoji/tokenizer'"
+            )
+        return Tokenizer(open_clip.tokenizer.HFTokenizer(str(folder), context_length=text_cfg["context_length"]))
+    if plain := open_clip_name(name):
+        return Tokenizer(open_clip.get_tokenizer(plain))
+    return Tokenizer(open_clip.SimpleTokenizer(context_length=text_cfg["context_length"]))

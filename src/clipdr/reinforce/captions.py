@@ -9,7 +9,7 @@ import torch
 from clipdr.cli import progress
 from clipdr.errors import UserError
 from clipdr.files import atomic_file
-from clipdr.models import load_model, load_tokenizer, preprocessing
+from clipdr.models import load_model, preprocessing
 from clipdr.reinforce.store import decode_image
 from clipdr.subset import subset_samples
 
@@ -31,15 +31,13 @@ def caption(pool: Path, subset: pd.DataFrame, captioner: Path, settings: dict, o
         settings: number (captions per image), top_p, temperature, max_tokens, seed.
         output: `<dataset>.parquet`; the manifest is `<dataset>.json`.
     """
-    model, tokenizer = load_model(captioner), load_tokenizer(captioner)
+    model = load_model(captioner)
     samples = list(subset_samples(pool, subset))
     img = torch.stack([_input(sample, model) for sample in samples])
     torch.manual_seed(settings["seed"])
     rows = [{"uid": sample["__key__"], "syn": []} for sample in samples]
     for _ in progress(range(settings["number"]), "captions per image", settings["number"]):
-        for row, text in zip(
-            rows, generate(model, tokenizer, img, settings, [set(r["syn"]) for r in rows]), strict=True
-        ):
+        for row, text in zip(rows, generate(model, img, settings, [set(r["syn"]) for r in rows]), strict=True):
             row["syn"].append(text)
     labels = [json.loads(sample["json"])["label"] for sample in samples]
     with atomic_file(output) as path, atomic_file(output.with_suffix(".json")) as manifest:
@@ -58,7 +56,7 @@ def describe(rows: list[dict], labels: list[str]) -> dict:
     }
 
 
-def generate(model, tokenizer, img: torch.Tensor, settings: dict, taken: list[set[str]] | None = None) -> list[str]:
+def generate(model, img: torch.Tensor, settings: dict, taken: list[set[str]] | None = None) -> list[str]:
     """One caption per image, sampled with nucleus sampling.
 
     A caption that the image has already is drawn again up to `REDRAWS` times, then kept: some drawings leave the
@@ -79,7 +77,7 @@ def generate(model, tokenizer, img: torch.Tensor, settings: dict, taken: list[se
         if not again:
             return texts
         for rows in torch.tensor(again, dtype=torch.long).split(BATCH):
-            for number, text in zip(rows.tolist(), _sample(model, tokenizer, img[rows], settings), strict=True):
+            for number, text in zip(rows.tolist(), _sample(model, img[rows], settings), strict=True):
                 texts[number] = text
     raise UserError(
         f"the captioner has no words for {texts.count('')} of {len(texts)} images; "
@@ -87,8 +85,8 @@ def generate(model, tokenizer, img: torch.Tensor, settings: dict, taken: list[se
     )
 
 
-def _sample(model, tokenizer, img: torch.Tensor, settings: dict) -> list[str]:
-    special = tokenizer.tokenizer
+def _sample(model, img: torch.Tensor, settings: dict) -> list[str]:
+    special = model.tokenizer.tokenizer
     tokens = model.generate(
         img,
         generation_type="top_p",

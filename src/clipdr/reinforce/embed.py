@@ -15,7 +15,7 @@ from clipdr.cli import log, progress
 from clipdr.errors import UserError
 from clipdr.files import resumable_dir, sha256, sha256_file
 from clipdr.fingerprint import own
-from clipdr.models import WEIGHTS, load_model, load_tokenizer, preprocessing
+from clipdr.models import load_model, preprocessing, weights_file
 from clipdr.reinforce.augment import draw, replay
 from clipdr.reinforce.store import decode_image, encode
 from clipdr.shards import write_shard
@@ -29,7 +29,7 @@ class Teacher:
 
     def __init__(self, folder: Path) -> None:
         self.name = folder.name
-        self.model, self.tokenizer = load_model(folder), load_tokenizer(folder)
+        self.model = load_model(folder)
         self.side, self.mean, self.std = preprocessing(self.model)
         self.scale = self.model.logit_scale.exp().item()
         self.width = self.texts(["width"]).shape[1]
@@ -47,7 +47,7 @@ class Teacher:
     @torch.no_grad()
     def texts(self, texts: list[str]) -> torch.Tensor:
         """Embeddings [S, E] of texts."""
-        return self.model.encode_text(self.tokenizer(texts), normalize=True)
+        return self.model.encode_text(self.model.tokenizer.cut(texts), normalize=True)
 
 
 def reinforce(
@@ -72,7 +72,7 @@ def reinforce(
             f"{captions} lacks {len(missing)} samples of the subset, first {missing[0]}; caption the subset again"
         )
     zoo = [Teacher(folder) for folder in teachers]
-    digests = [sha256_file(path) for path in [*(folder / WEIGHTS for folder in teachers), captions]]
+    digests = [sha256_file(path) for path in [*(weights_file(folder) for folder in teachers), captions]]
     inputs = [own(__name__), settings, digests, subset.to_json()]
     shards = list(subset.groupby("shard", sort=True))
     with resumable_dir(output, sha256(json.dumps(inputs, sort_keys=True).encode())) as folder:

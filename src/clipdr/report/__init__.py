@@ -1,1 +1,1 @@
-"""Tables and pictures from evaluation records. Nothing here imports torch or trains anything."""
+"""Tables and pictures from evaluation records and measured networks. Nothing here imports torch or trains anything."""

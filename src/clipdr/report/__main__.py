@@ -1,4 +1,4 @@
-"""python -m clipdr.report: tables, their figures, and the picture of the chain."""
+"""python -m clipdr.report: tables, their figures, accuracy over latency, and the picture of the chain."""
 
 from pathlib import Path
 
@@ -20,6 +20,17 @@ def _figure(args) -> None:
     from clipdr.report.figure import draw
 
     draw(*_planned(args), args.results, args.output)
+
+
+def _latency(args) -> None:
+    from clipdr import config
+    from clipdr.report.latency import draw
+
+    experiment = config.load_yaml(args.experiment)
+    config.validate(experiment, "experiment", str(args.experiment))
+    root = args.experiment.resolve().parents[2]
+    config.check_experiment(experiment, config.load_models(root), str(args.experiment))
+    draw(experiment, args.results, args.column, args.output)
 
 
 def _chain(args) -> None:
@@ -48,19 +59,27 @@ def _arguments():
         "--results results --output results/tables/table2"
     )
     parser = cli.parser("clipdr.report", "Write tables and pictures from evaluation records.", table)
-    commands = parser.add_subparsers(required=True, metavar="table|figure|chain")
+    commands = parser.add_subparsers(required=True, metavar="table|figure|latency|chain")
     for name, run, output in (
         ("table", _table, "path without ending; .csv, .md and .tex are written"),
-        ("figure", _figure, "PNG to write"),
+        ("figure", _figure, "PNG to write; of an experiment with settings in its rows"),
     ):
         command = commands.add_parser(name, help=f"{name} of an experiment, reproduced beside published")
         command.add_argument("--experiment", type=Path, required=True, help="experiment file")
         command.add_argument(
             "--scale", type=Path, required=True, help="scale file; models and suites are found beside it"
         )
-        command.add_argument("--results", type=Path, default=Path("results"), help="folder with runs/ (%(default)s)")
+        command.add_argument(
+            "--results", type=Path, default=Path("results"), help="folder with runs/ and models/ (%(default)s)"
+        )
         command.add_argument("--output", type=Path, required=True, help=output)
         command.set_defaults(run=run)
+    latency = commands.add_parser("latency", help="published accuracy over latency, measured here and published")
+    latency.add_argument("--experiment", type=Path, required=True, help="experiment file; models are found beside it")
+    latency.add_argument("--results", type=Path, default=Path("results"), help="folder with models/ (%(default)s)")
+    latency.add_argument("--column", required=True, help="column of the experiment with the published accuracy")
+    latency.add_argument("--output", type=Path, required=True, help="PNG to write")
+    latency.set_defaults(run=_latency)
     chain = commands.add_parser("chain", help="picture of the chain of stages with images of the pool")
     chain.add_argument("--pool", type=Path, required=True, help="pool folder: shards and index.parquet")
     chain.add_argument("--captions", type=Path, required=True, help="parquet file with uid and syn")

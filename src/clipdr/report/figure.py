@@ -1,4 +1,5 @@
-"""Draw a table: rows on the y-axis, and for each column a panel with the reproduced and one with the published values.
+"""Draw the accuracies of a table: rows on the y-axis, and for each column a panel with the reproduced and one with the
+published values.
 
 The two panels have their own x-axes, titles and colours, because a miniature and the paper's setting share the order of
 the rows, not the level. Columns without any published value are left to the table, unless no column has one. The bytes
@@ -8,15 +9,23 @@ of the PNG depend on the records alone (and on the versions of matplotlib and it
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from clipdr.errors import UserError
+from clipdr.experiments import evaluation_columns, has_runs
 from clipdr.files import atomic_file
-from clipdr.report.table import MISSING, is_published, measurements, summarise
+from clipdr.report.table import is_published, measurements, summarise
+from clipdr.report.text import number
 
 OURS, PAPER = "#2f6db3", "#b3652f"
 COLUMNS_PER_LINE = 2
 
 
 def draw(experiment: Mapping, scale: Mapping, scale_name: str, runs: Iterable, results: Path, output: Path) -> None:
-    """Write a PNG for `runs` (of clipdr.experiments.plan). Raises UserError as clipdr.report.table.measurements."""
+    """Write a PNG for `runs` (of clipdr.experiments.plan).
+
+    Raises UserError as clipdr.report.table.measurements, and if no row of the experiment is trained.
+    """
+    if not has_runs(experiment):
+        raise UserError(f"{experiment['title']}: no row has settings, so there is no accuracy of ours to draw")
     import matplotlib
 
     matplotlib.use("Agg")
@@ -25,8 +34,8 @@ def draw(experiment: Mapping, scale: Mapping, scale_name: str, runs: Iterable, r
 
     measured = measurements(experiment, scale, runs, results)
     summary = summarise(experiment, measured)
-    published = [column for column in experiment["columns"] if is_published(summary, column)]
-    columns = published or list(experiment["columns"])
+    published = [column for column in evaluation_columns(experiment) if is_published(experiment, column)]
+    columns = published or evaluation_columns(experiment)
     titles = [f"reproduced at scale {scale_name}", paper_setting(experiment)][: 2 if published else 1]
     per_line = min(len(columns), COLUMNS_PER_LINE) * len(titles)
     lines = -(-len(columns) * len(titles) // per_line)
@@ -68,7 +77,7 @@ def _reproduced(axis, measured, cells) -> None:
         cells["mean"], range(len(cells)), xerr=cells["std"], fmt="o", color=OURS, ms=6, capsize=3, lw=1.3, zorder=3
     )
     axis.scatter(measured["value"], measured["row"].map(y) + 0.27, color=OURS, s=9, alpha=0.55, linewidth=0, zorder=3)
-    first = cells.iloc[0]
+    first = cells.dropna(subset="mean").iloc[0]
     axis.set_xlabel(f"%  ({int(first['images'])} images, chance {first['chance']:.1f})", color=OURS)
     _values(axis, cells["mean"], OURS)
 
@@ -82,8 +91,7 @@ def _published(axis, cells) -> None:
 def _values(axis, values, color: str) -> None:
     """The numbers themselves, in a column at the right edge of the panel."""
     for y, value in enumerate(values):
-        text = MISSING if value != value else f"{value:.1f}"
-        axis.text(1.02, y, text, transform=axis.get_yaxis_transform(), va="center", color=color, fontsize=8)
+        axis.text(1.02, y, number(value), transform=axis.get_yaxis_transform(), va="center", color=color, fontsize=8)
 
 
 def _finish(axis, rows: list[str], title: str, color: str, with_names: bool) -> None:

@@ -8,6 +8,8 @@ Decided here:
 * A comparison is paired: the difference is taken within each seed. It holds when the mean difference is above zero; the
   number of seeds in favour stands beside it.
 * The dictionaries are taken as valid (clipdr.config.check); only what runs have written is checked here.
+* Network columns are read by clipdr.report.networks. A column has a half of ours and a half of the paper's; one that is
+  empty in all rows is left out.
 * The same bytes come out for the same records: fixed decimals, "\\n" line ends, no date.
 """
 
@@ -18,26 +20,28 @@ from pathlib import Path
 import pandas as pd
 
 from clipdr.errors import UserError
+from clipdr.experiments import NETWORK_COLUMNS, evaluation_columns, has_runs
 from clipdr.files import atomic_file
+from clipdr.report import networks
+from clipdr.report.text import MISSING, markdown_table, number, plus_minus, tex
 
-MISSING = "–"
-TEX = {
-    **{"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"},
-    **{"[": "{[}", "*": "{*}"},  # after the end of a line, a bare [ or * would be read as an argument
-    **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "|": r"$|$"},
-    **{"λ": r"$\lambda$", "±": r"$\pm$", "×": r"$\times$", "→": r"$\to$", "−": r"$-$", "–": "--"},
-}
+MEASURED = {"row": str, "seed": int, "column": str, "value": float, "chance": float, "images": int, "tasks": str}
+ALIKE = "Where the paper finds two rows alike, no direction is judged."
 
 
 def build(experiment: Mapping, scale: Mapping, scale_name: str, runs: Iterable, results: Path, output: Path) -> None:
-    """Write `output`.csv, .md and .tex for `runs` (of clipdr.experiments.plan). Raises UserError as `measurements`."""
+    """Write `output`.csv, .md and .tex for `runs` (of clipdr.experiments.plan).
+
+    Raises UserError as `measurements` and clipdr.report.networks.measurements.
+    """
     measured = measurements(experiment, scale, runs, results)
     summary = summarise(experiment, measured)
     compared = compare(experiment, measured)
+    cells, conditions = networks.measurements(experiment, results)
     texts = {
-        ".csv": csv(experiment, summary),
-        ".md": markdown(experiment, scale, scale_name, summary, compared),
-        ".tex": latex(experiment, scale_name, summary),
+        ".csv": csv(experiment, summary, cells, conditions),
+        ".md": markdown(experiment, scale, scale_name, summary, compared, cells, conditions),
+        ".tex": latex(experiment, scale_name, summary, cells),
     }
     for suffix, text in texts.items():
         with atomic_file(output.with_name(output.name + suffix)) as partial:
@@ -49,12 +53,12 @@ def read_records(path: Path) -> dict[str, dict]:
     if not path.exists():
         raise UserError(f"{path}: missing; evaluate this run first")
     records: dict[str, dict] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for count, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             record = json.loads(line)
             key = record["key"]
         except (json.JSONDecodeError, TypeError, KeyError) as error:
-            raise UserError(f"{path}: line {number} is no evaluation record; evaluate this run again") from error
+            raise UserError(f"{path}: line {count} is no evaluation record; evaluate this run again") from error
         if key in records:
             raise UserError(f"{path}: {key} is recorded twice; evaluate this run again")
         records[key] = record
@@ -62,7 +66,9 @@ def read_records(path: Path) -> dict[str, dict]:
 
 
 def measurements(experiment: Mapping, scale: Mapping, runs: Iterable, results: Path) -> pd.DataFrame:
-    """One line per row, seed and column: row, seed, column, value, chance (0 to 100), images (a count), tasks (titles).
+    """One line per row, seed and evaluation column.
+
+    Its fields are row, seed, column, value, chance (0 to 100), images (a count), tasks (titles).
 
     Raises UserError naming the file and the task key for a missing file, record or metric, and for a repeated key.
     """
@@ -71,110 +77,136 @@ def measurements(experiment: Mapping, scale: Mapping, runs: Iterable, results: P
     for run in runs:
         path = Path(results) / "runs" / run.name / "eval" / f"{suite}.jsonl"
         records = read_records(path)
-        for column in experiment["columns"]:
+        for column in evaluation_columns(experiment):
             cell = _cell([_record(records, key, path) for key in words[column]])
             lines.append({"row": run.row, "seed": run.seed, "column": column, **cell})
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=list(MEASURED)).astype(MEASURED)
 
 
 def summarise(experiment: Mapping, measured: pd.DataFrame) -> pd.DataFrame:
-    """One line per row and column: mean, std, seeds, images, chance, tasks, paper; NaN for no std or no paper."""
+    """One line per row and evaluation column: mean, std, seeds, images, chance, tasks, paper.
+
+    NaN where there is no std, no published value, or no run of the row.
+    """
     by = measured.groupby(["row", "column"], sort=False)
     summary = by.agg(
         mean=("value", "mean"),
         std=("value", "std"),
         seeds=("seed", "count"),
         **{name: (name, "first") for name in ("images", "chance", "tasks")},
-    ).reset_index()
-    published = {row["name"]: row.get("published") or {} for row in experiment["rows"]}
-    summary["paper"] = [
-        published[row].get(column) for row, column in zip(summary["row"], summary["column"], strict=True)
-    ]
-    summary["paper"] = summary["paper"].astype(float)
-    place = {row: i for i, row in enumerate(published)}  # as in the experiment, whatever the order of the runs
-    return summary.sort_values("row", key=lambda rows: rows.map(place), kind="stable", ignore_index=True)
+    )
+    rows = [row["name"] for row in experiment["rows"]]  # as in the experiment, whatever the order of the runs
+    cells = pd.MultiIndex.from_product([rows, evaluation_columns(experiment)], names=["row", "column"])
+    summary = summary.reindex(cells).reset_index()
+    published = _published(experiment)
+    paper = [published[row].get(column) for row, column in cells]
+    return summary.assign(paper=pd.Series(paper, dtype=float))
 
 
 def compare(experiment: Mapping, measured: pd.DataFrame) -> pd.DataFrame:
-    """One line per comparison: claim, column, better, than, mean, std, seeds, favour, paper.
+    """One line per comparison in an evaluation column: claim, column, better, than, mean, std, seeds, favour, paper,
+    similar.
 
     `mean` and `std` are of the per-seed differences; `favour` counts the seeds with one above zero; `paper` is the
     published difference, NaN if not published.
     """
-    published = {row["name"]: row.get("published") or {} for row in experiment["rows"]}
+    published = _published(experiment)
     lines = []
     for comparison in experiment.get("comparisons") or []:
         better, than, column = comparison["better"], comparison["than"], comparison["column"]
+        if column in NETWORK_COLUMNS:
+            continue
         seeds = measured[measured["column"] == column].pivot(index="seed", columns="row", values="value")
         difference = seeds[better] - seeds[than]
         paper = [published[row].get(column) for row in (better, than)]
         line = {"claim": comparison["claim"], "column": column, "better": better, "than": than}
         line |= {"mean": difference.mean(), "std": difference.std(), "seeds": len(difference)}
         line |= {"favour": int((difference > 0).sum()), "paper": None if None in paper else paper[0] - paper[1]}
-        lines.append(line)
+        lines.append({**line, "similar": comparison.get("similar", False)})
     return pd.DataFrame(lines).astype({"paper": float} if lines else {})
 
 
-def csv(experiment: Mapping, summary: pd.DataFrame) -> str:
-    """The whole table, one line per row: settings, seeds, then mean, std, images, chance and paper of each column."""
-    lines = []
+def csv(experiment: Mapping, summary: pd.DataFrame, cells: pd.DataFrame, conditions: Mapping) -> str:
+    """The whole table, one line per row: labels, settings, seeds, network, device, then the fields of each column.
+
+    Those are mean, std, images, chance and paper of an evaluation column; value and paper of parameters; and value, q1,
+    q3, the same of torch, and paper of a latency.
+    """
+    published, trained, lines = _published(experiment), has_runs(experiment), []
+    ours = {(cell["row"], cell["column"]): cell for _, cell in pd.concat([summary, cells]).iterrows()}
     for row in experiment["rows"]:
-        cells = summary[summary["row"] == row["name"]].set_index("column")
-        line = {"row": row["name"], **_settings(experiment, row), "seeds": int(cells["seeds"].iloc[0])}
+        line = {"row": row["name"], **_labels(experiment, row), **_settings(experiment, row)}
+        if trained:
+            line["seeds"] = int(summary.loc[summary["row"] == row["name"], "seeds"].fillna(0).iloc[0])
+        if len(cells):
+            line["network"] = row.get("network", "")
+        if conditions:
+            line["device"] = conditions["device"] if "network" in row else ""
         for column in experiment["columns"]:
-            cell = cells.loc[column]
-            line |= {column: cell["mean"], f"{column} std": cell["std"], f"{column} images": int(cell["images"])}
-            line |= {f"{column} chance": cell["chance"], f"{column} paper": cell["paper"]}
+            cell = ours.get((row["name"], column), {})
+            line |= _fields(column, cell, trained, len(cells) > 0)
+            line[f"{column} paper"] = published[row["name"]].get(column)
         lines.append(line)
     return pd.DataFrame(lines).to_csv(index=False, float_format="%.2f", lineterminator="\n")
 
 
 def markdown(
-    experiment: Mapping, scale: Mapping, scale_name: str, summary: pd.DataFrame, compared: pd.DataFrame
+    experiment: Mapping,
+    scale: Mapping,
+    scale_name: str,
+    summary: pd.DataFrame,
+    compared: pd.DataFrame,
+    cells: pd.DataFrame,
+    conditions: Mapping,
 ) -> str:
-    """The table for a reader: what it is and is not, reproduced beside published, the tasks, the comparisons."""
-    unpublished = [column for column in experiment["columns"] if not is_published(summary, column)]
-    seeds = int(summary["seeds"].max())
-    notes = [experiment.get("note"), *(f"{r['name']}: {r['note']}" for r in experiment["rows"] if r.get("note"))]
+    """The table for a reader: what it is and is not, ours beside published, what was measured, the comparisons."""
+    rows = experiment["rows"]
+    notes = [experiment.get("note"), *(f"{r['name']}: {r['note']}" for r in rows if r.get("note"))]
     parts = [
         f"# {experiment['title']}",
         " ".join(f"{text.rstrip('.')}." for text in [f"Source: {experiment['source']}", *filter(None, notes)]),
-        f"> **NOT THE PAPER'S SETTING: these are results at scale `{scale_name}` ({scale['title']}).** "
-        "Models, training data and test images differ from the paper's, so reproduced and published values are not "
-        "comparable in level. Compare the order of the rows, and differences between rows.",
-        _markdown_table(_reader_lines(experiment, scale_name, summary)),
-        f"Reproduced values are the mean ± sample standard deviation over {seeds} seed{'' if seeds == 1 else 's'}, "
-        f"times 100. {MISSING}: not published."
-        + (f" The source has no values for {', '.join(unpublished)}." if unpublished else ""),
-        "## What the columns measure here",
-        _markdown_table(_task_lines(experiment, summary)),
+        _warning(experiment, scale, scale_name, len(cells) > 0),
+        markdown_table(_reader_lines(experiment, _halves(experiment, scale_name, summary, cells))),
+        _legend(experiment, summary),
+        *networks.notes(experiment, cells, conditions),
     ]
+    if has_runs(experiment):
+        parts += ["## What the columns measure here", markdown_table(_task_lines(experiment, summary))]
+    if len(cells):
+        parts += ["## Networks measured here", markdown_table(networks.network_lines(cells))]
     if len(compared):
-        parts += ["## Comparisons", _markdown_table([_comparison_line(c, scale_name) for _, c in compared.iterrows()])]
+        parts += ["## Comparisons", markdown_table([_comparison_line(c, scale_name) for _, c in compared.iterrows()])]
         parts.append(
             "A difference is taken within each seed, then averaged (± standard deviation over seeds). The direction "
-            "holds when the mean is above zero."
+            "holds when the mean is above zero." + (f" {ALIKE}" if compared["similar"].any() else "")
+        )
+    if lines := networks.comparison_lines(experiment, cells):
+        parts += ["## Comparisons of networks", markdown_table(lines)]
+        parts.append(
+            "A difference is one of counts or medians, and in percent of the second row. Less is better: the direction "
+            "holds when it is below zero."
+            + (f" {ALIKE}" if any(line["direction"] == networks.ALIKE for line in lines) else "")
         )
     return "\n\n".join(parts) + "\n"
 
 
-def latex(experiment: Mapping, scale_name: str, summary: pd.DataFrame) -> str:
-    """A booktabs tabular, reproduced beside published, to be put into a table environment."""
-    settings = _setting_names(experiment)
-    columns = [(column, 2 if is_published(summary, column) else 1) for column in experiment["columns"]]
-    lead, first, rules = ["row", *settings], [], []
+def latex(experiment: Mapping, scale_name: str, summary: pd.DataFrame, cells: pd.DataFrame) -> str:
+    """A booktabs tabular, ours beside published, to be put into a table environment."""
+    halves = _halves(experiment, scale_name, summary, cells)
+    lead = ["row", *_label_names(experiment), *_setting_names(experiment)]
+    first, rules = [], []
     at = len(lead) + 1
-    for column, width in columns:
+    for column in experiment["columns"]:
+        width = sum(half[0] == column for half in halves)
         first.append(rf"\multicolumn{{{width}}}{{c}}{{{tex(column)}}}")
         rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
         at += width
     second = [tex({"lambda": "λ"}.get(name, name)) for name in lead]
-    second += [tex(head) for _, width in columns for head in (f"scale {scale_name}", "paper")[:width]]
-    body = [[tex(value) for value in line.values()] for line in _reader_lines(experiment, scale_name, summary)]
+    second += [tex(heading) for _, heading, _ in halves]
+    body = [[tex(value) for value in line.values()] for line in _reader_lines(experiment, halves)]
     lines = [
-        f"% {experiment['title']} ({experiment['source']}), reproduced at scale {scale_name}: not the paper's setting,",
-        "% not comparable in level. Needs \\usepackage{booktabs}.",
-        rf"\begin{{tabular}}{{{'l' * len(lead)}{'r' * sum(width for _, width in columns)}}}",
+        *_tex_comments(experiment, scale_name, len(cells) > 0),
+        rf"\begin{{tabular}}{{{'l' * len(lead)}{'r' * len(halves)}}}",
         r"\toprule",
         " & ".join([""] * len(lead) + first).strip() + r" \\",
         "".join(rules),
@@ -187,14 +219,13 @@ def latex(experiment: Mapping, scale_name: str, summary: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def is_published(summary: pd.DataFrame, column: str) -> bool:
-    """Whether any row of a summary has a published value in `column`."""
-    return bool(summary.loc[summary["column"] == column, "paper"].notna().any())
+def is_published(experiment: Mapping, column: str) -> bool:
+    """Whether any row of an experiment has a published value in `column`."""
+    return any(values.get(column) is not None for values in _published(experiment).values())
 
 
-def tex(text: object) -> str:
-    """`text` with LaTeX's special characters escaped and a few signs (λ, ±, –) as LaTeX writes them."""
-    return "".join(TEX.get(character, character) for character in str(text))
+def _published(experiment: Mapping) -> dict[str, Mapping]:
+    return {row["name"]: row.get("published") or {} for row in experiment["rows"]}
 
 
 def _record(records: Mapping, key: str, path: Path) -> dict:
@@ -216,14 +247,24 @@ def _cell(records: list[dict]) -> dict:
     }
 
 
+def _label_names(experiment: Mapping) -> list[str]:
+    return list(dict.fromkeys(name for row in experiment["rows"] for name in row.get("labels", {})))
+
+
+def _labels(experiment: Mapping, row: Mapping) -> dict[str, str]:
+    return {name: row.get("labels", {}).get(name, "") for name in _label_names(experiment)}
+
+
 def _setting_names(experiment: Mapping) -> list[str]:
-    return list(dict.fromkeys(name for row in experiment["rows"] for name in row["settings"]))
+    return list(dict.fromkeys(name for row in experiment["rows"] for name in row.get("settings", {})))
 
 
 def _settings(experiment: Mapping, row: Mapping) -> dict[str, str]:
     """What the row varies, in the paper's words: lists joined by +, numbers without trailing zeros."""
-    common = experiment.get("settings") or {}
-    return {name: _word(row["settings"].get(name, common.get(name, ""))) for name in _setting_names(experiment)}
+    if "settings" not in row:
+        return dict.fromkeys(_setting_names(experiment), "")
+    words = {**(experiment.get("settings") or {}), **row["settings"]}
+    return {name: _word(words.get(name, "")) for name in _setting_names(experiment)}
 
 
 def _word(value: object) -> str:
@@ -232,51 +273,111 @@ def _word(value: object) -> str:
     return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-def _number(value: float, decimals: int = 1, sign: str = "") -> str:
-    return MISSING if pd.isna(value) else f"{value:{sign}.{decimals}f}"
+def _fields(column: str, cell: Mapping, trained: bool, measured: bool) -> dict:
+    """The fields of ours that the .csv has of a column; NaN where `cell` has none."""
+    if column in NETWORK_COLUMNS:
+        latency = NETWORK_COLUMNS[column][0] == "latency"
+        names = ("value", "q1", "q3", "torch", "torch q1", "torch q3") if latency else ("value",)
+        return {column if name == "value" else f"{column} {name}": cell.get(name) for name in names if measured}
+    if not trained:
+        return {}
+    images = "" if pd.isna(cell["images"]) else int(cell["images"])
+    fields = {column: cell["mean"], f"{column} std": cell["std"], f"{column} images": images}
+    return fields | {f"{column} chance": cell["chance"]}
 
 
-def _plus_minus(mean: float, std: float, sign: str = "") -> str:
-    return _number(mean, sign=sign) if pd.isna(std) else f"{_number(mean, sign=sign)} ± {_number(std)}"
+def _halves(
+    experiment: Mapping, scale_name: str, summary: pd.DataFrame, cells: pd.DataFrame
+) -> list[tuple[str, str, dict[str, str]]]:
+    """(column, heading, row -> text) of each half of a column that has anything to show, ours before the paper's."""
+    halves = []
+    for column in experiment["columns"]:
+        if column in NETWORK_COLUMNS:
+            heading, of_paper = networks.headings(experiment, column)
+            ours = networks.texts(cells, column)
+        else:
+            heading, of_paper = f"scale {scale_name}", "paper"
+            chosen = summary[summary["column"] == column].dropna(subset="mean")
+            ours = {cell["row"]: plus_minus(cell["mean"], cell["std"]) for _, cell in chosen.iterrows()}
+        if ours:
+            halves.append((column, heading, ours))
+        if is_published(experiment, column):
+            paper = {row: number(values.get(column)) for row, values in _published(experiment).items()}
+            halves.append((column, of_paper, paper))
+    return halves
 
 
-def _reader_lines(experiment: Mapping, scale_name: str, summary: pd.DataFrame) -> list[dict[str, str]]:
+def _reader_lines(experiment: Mapping, halves: list[tuple[str, str, dict[str, str]]]) -> list[dict[str, str]]:
     lines = []
     for row in experiment["rows"]:
-        line = {"row": row["name"], **_settings(experiment, row)}
+        line = {"row": row["name"], **_labels(experiment, row), **_settings(experiment, row)}
         if "lambda" in line:
             line = {"λ" if name == "lambda" else name: value for name, value in line.items()}
-        for column in experiment["columns"]:
-            cell = summary[(summary["row"] == row["name"]) & (summary["column"] == column)].iloc[0]
-            line[f"{column} (scale {scale_name})"] = _plus_minus(cell["mean"], cell["std"])
-            if is_published(summary, column):
-                line[f"{column} (paper)"] = _number(cell["paper"])
+        line |= {f"{column} ({heading})": texts.get(row["name"], MISSING) for column, heading, texts in halves}
         lines.append(line)
     return lines
 
 
+def _warning(experiment: Mapping, scale: Mapping, scale_name: str, measured: bool) -> str:
+    """What the numbers are not, above the table."""
+    if not has_runs(experiment):
+        ours = " Only parameters and latency are ours, beside the paper's." if measured else ""
+        return f"> **ACCURACY IS THE PAPER'S: no model was trained for this table.**{ours}"
+    beside = (
+        " Parameters and latency are not of these models but of the paper's full-size networks." if measured else ""
+    )
+    return (
+        f"> **NOT THE PAPER'S SETTING: these are results at scale `{scale_name}` ({scale['title']}).** "
+        "Models, training data and test images differ from the paper's, so reproduced and published values are not "
+        f"comparable in level. Compare the order of the rows, and differences between rows.{beside}"
+    )
+
+
+def _legend(experiment: Mapping, summary: pd.DataFrame) -> str:
+    unpublished = [column for column in experiment["columns"] if not is_published(experiment, column)]
+    parts = []
+    if has_runs(experiment):
+        seeds = int(summary["seeds"].max())
+        parts.append(
+            f"Reproduced values are the mean ± sample standard deviation over {seeds} seed{'' if seeds == 1 else 's'}, "
+            "times 100."
+        )
+    whole = len(evaluation_columns(experiment)) == len(experiment["columns"]) and not summary["mean"].isna().any()
+    parts.append(f"{MISSING}: not published{'' if whole else ', or not measured'}.")
+    if unpublished:
+        parts.append(f"The source has no values for {', '.join(unpublished)}.")
+    return " ".join(parts)
+
+
+def _tex_comments(experiment: Mapping, scale_name: str, measured: bool) -> list[str]:
+    source = f"% {experiment['title']} ({experiment['source']})"
+    if has_runs(experiment):
+        lines = [f"{source}, reproduced at scale {scale_name}: not the paper's setting,", "% not comparable in level."]
+    else:
+        lines = [f"{source}:", "% accuracy is the paper's, no model was trained for this table."]
+    if measured:
+        lines[-1] += " Parameters and latency are of full-size networks."
+    return [*lines[:-1], lines[-1] + " Needs \\usepackage{booktabs}."]
+
+
 def _task_lines(experiment: Mapping, summary: pd.DataFrame) -> list[dict[str, str]]:
-    cells = summary.drop_duplicates("column").set_index("column")
+    cells = summary.dropna(subset="mean").drop_duplicates("column").set_index("column")
     lines = []
-    for column in experiment["columns"]:
+    for column in evaluation_columns(experiment):
         cell = cells.loc[column]
         line = {"column": column, "tasks": cell["tasks"], "test images": str(int(cell["images"]))}
-        lines.append(line | {"chance": _number(cell["chance"], 2)})
+        lines.append(line | {"chance": number(cell["chance"], 2)})
     return lines
 
 
 def _comparison_line(comparison: Mapping, scale_name: str) -> dict[str, str]:
     verdict = "holds" if comparison["mean"] > 0 else "does not hold"
+    verdict = f"{verdict} ({comparison['favour']} of {comparison['seeds']} seeds)"
     return {
         "claim": comparison["claim"],
         "rows": f"“{comparison['better']}” − “{comparison['than']}”",
         "column": comparison["column"],
-        f"difference (scale {scale_name})": _plus_minus(comparison["mean"], comparison["std"], "+"),
-        "difference (paper)": _number(comparison["paper"], sign="+"),
-        "direction": f"{verdict} ({comparison['favour']} of {comparison['seeds']} seeds)",
+        f"difference (scale {scale_name})": plus_minus(comparison["mean"], comparison["std"], "+"),
+        "difference (paper)": number(comparison["paper"], sign="+"),
+        "direction": networks.ALIKE if comparison["similar"] else verdict,
     }
-
-
-def _markdown_table(lines: list[dict[str, str]]) -> str:
-    escaped = [{key: value.replace("|", "\\|") for key, value in line.items()} for line in lines]
-    return pd.DataFrame(escaped).to_markdown(index=False, disable_numparse=True)

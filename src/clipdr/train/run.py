@@ -37,7 +37,7 @@ def train(settings: dict, views_dir: Path, tokenizer: Path, output: Path) -> Non
     with resumable_dir(output, _token(settings, views_dir, tokenizer), stale=("eval",)) as folder:
         model, tokenize = new_model(settings["model_config"], tokenizer, folder / "model", settings["seed"])
         training = {**settings["training"], "seed": settings["seed"]}
-        loss_at = student_loss(model, views, TokenTable(tokenize, views.texts), settings)
+        loss_at = student_loss(model, views, TokenTable(tokenize.cut, views.texts), settings)
         records = fit(model, loss_at, training, output.name, folder)
         save_weights(model, folder / "model")
         (folder / "resume.pt").unlink(missing_ok=True)

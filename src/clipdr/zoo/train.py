@@ -30,7 +30,7 @@ def train_member(settings: dict, config: dict, pool: Path, tokenizer: Path, outp
         model, tokenize = new_model(config, tokenizer, folder, settings["seed"])
         side, mean, std = preprocessing(model)
         views = pool_views(pool, {**settings["augmentation"], "image_size": side})
-        tokens = TokenTable(tokenize, views.texts)
+        tokens = TokenTable(tokenize.cut, views.texts)
         loss = _captioner_loss if "multimodal_cfg" in config["model_cfg"] else _teacher_loss
 
         def loss_at(step: int) -> torch.Tensor:

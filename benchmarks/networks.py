@@ -1,0 +1,97 @@
+"""What folding saves: latency of each tower's training form over its folded form, and of open_clip's over ours.
+
+    python benchmarks/networks.py                          # MobileCLIP-S0, S1, S2, B: 5 to 10 minutes
+    python benchmarks/networks.py MobileCLIP-S1            # some of them
+
+Torch on one thread, one image or text, random weights. The forms of a tower take turns; a ratio is taken within a turn,
+so that a slow phase of the machine hits both of its sides. Medians of ROUNDS turns, with quartiles.
+"""
+
+import resource
+import statistics
+import sys
+import time
+
+NETWORKS = ("MobileCLIP-S0", "MobileCLIP-S1", "MobileCLIP-S2", "MobileCLIP-B")
+OURS, TRAINING = "ours, folded", "ours, training form"
+THEIRS, THEIRS_FOLDED = "open_clip's, training form", "open_clip's, folded"
+ROUNDS, CALLS, SECONDS = 20, 3, 0.2  # turns; calls of a form in a turn, and seconds of it, at least
+
+
+def forms(name: str) -> dict:
+    """Form -> network in evaluation mode. open_clip has no MobileCLIP-S0."""
+    from clipdr.models import reparameterize
+    from clipdr.models.export import training_network
+
+    ours = training_network(name)
+    found = {OURS: reparameterize(ours), TRAINING: ours}
+    if name != "MobileCLIP-S0":
+        theirs = training_network(f"open_clip:{name}")
+        found |= {THEIRS: theirs, THEIRS_FOLDED: reparameterize(theirs)}
+    return found
+
+
+def turn(work) -> float:
+    """Median seconds of a call, after one that finds the caches filled by another form."""
+    work()
+    times, start = [], time.perf_counter()
+    while len(times) < CALLS or time.perf_counter() - start < SECONDS:
+        before = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - before)
+    return statistics.median(times)
+
+
+def rounds(networks: dict, tower: str) -> dict[str, list[float]]:
+    """Form -> seconds per call in each of ROUNDS turns, after one that is not counted."""
+    import torch
+
+    from clipdr.models.export import random_inputs, tower_of
+
+    towers = {form: tower_of(network, tower) for form, network in networks.items()}
+    (x,) = random_inputs(towers[OURS], 1)
+    times = {form: [] for form in towers}
+    with torch.inference_mode():
+        for _ in range(ROUNDS + 1):
+            for form, net in towers.items():
+                times[form].append(turn(lambda net=net: net(x)))
+    return {form: values[1:] for form, values in times.items()}
+
+
+def ratio(times: dict[str, list[float]], form: str) -> str:
+    """`form` over ours, folded: median (first quartile to third) over the turns."""
+    if form not in times:
+        return "–"
+    ratios = [a / b for a, b in zip(times[form], times[OURS], strict=True)]
+    q1, median, q3 = statistics.quantiles(ratios, n=4, method="inclusive")
+    return f"{median:.2f} ({q1:.2f}–{q3:.2f})"
+
+
+def main(names: list[str]) -> None:
+    from clipdr import cli
+
+    cli.set_threads(1)
+    import open_clip
+    import timm
+    import torch
+
+    print(f"torch {torch.__version__}, timm {timm.__version__}, open_clip {open_clip.__version__}, 1 thread, batch 1;")
+    print(f"ratios to ours, folded: median (quartiles) of {ROUNDS} turns\n")
+    print(f"| network | tower | {OURS} (ms) | {TRAINING} | {THEIRS} | {THEIRS_FOLDED} |")
+    print("|---|---|---|---|---|---|")
+    for name in names:
+        networks = forms(name)
+        for tower in ("image", "text"):
+            times = rounds(networks, tower)
+            cells = [ratio(times, form) for form in (TRAINING, THEIRS, THEIRS_FOLDED)]
+            line = [name, tower, f"{1e3 * statistics.median(times[OURS]):.1f}", *cells]
+            print(f"| {' | '.join(line)} |", flush=True)
+        del networks
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"\nlargest RSS {peak:.0f} MB: of the whole process, which holds all forms of a network at once")
+
+
+if __name__ == "__main__":
+    if set(sys.argv[1:]) - set(NETWORKS):
+        sys.exit(__doc__)
+    main(sys.argv[1:] or list(NETWORKS))

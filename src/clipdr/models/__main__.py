@@ -1,0 +1,100 @@
+"""python -m clipdr.models: count, import, export and time networks; without a command, it counts."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from clipdr import cli
+
+NAME = "name of config/models, or of open_clip"
+WEIGHTS = "published file of weights"
+
+
+def main() -> None:
+    args = _arguments(sys.argv[1:] or ["counts"])
+    args.run(args)
+
+
+def _counts(args) -> None:
+    from clipdr.config import load_models
+    from clipdr.models.counts import count_all, markdown
+    from clipdr.models.registry import ROOT
+
+    print(markdown(count_all(args.model or load_models(ROOT), args.output, args.table)))
+
+
+def _import(args) -> None:
+    from clipdr.models import import_weights
+
+    import_weights(args.model, args.pretrained, args.output)
+
+
+def _export(args) -> None:
+    from clipdr.models.export import export
+
+    export(args.model, args.output, args.pretrained)
+
+
+def _latency(args) -> None:
+    cli.set_threads(args.threads)
+    from clipdr.models.latency import measure
+
+    measure(args.model, args.export, args.output, args.threads, args.runs)
+
+
+def _arguments(words: list[str]) -> argparse.Namespace:
+    parser = cli.parser(
+        "clipdr.models",
+        "Networks of config/models and of open_clip. Without a command: counts, of all of config/models.",
+        "python -m clipdr.models counts --model MobileCLIP-S0 ViT-B-16",
+    )
+    commands = parser.add_subparsers(required=True, metavar="counts|import|export|latency")
+    counts = _command(
+        *(commands, "counts", _counts, "Print a table of parameters and multiply-accumulates of both towers."),
+        "--output results/models/counts.json --table results/tables/models",
+    )
+    counts.add_argument(
+        "--model", nargs="+", action="extend", metavar="NAME", help=f"{NAME} (default: all of config/models)"
+    )
+    counts.add_argument("--output", type=Path, help="JSON file to write")
+    counts.add_argument("--table", type=Path, help="path without ending; .csv, .md and .tex are written")
+    weights = _command(
+        *(commands, "import", _import, "Make a model folder of published weights, for `clipdr.evaluate --model`."),
+        "--model MobileCLIP-S0 --pretrained mobileclip_s0.pt --output results/models/mobileclip_s0",
+    )
+    weights.add_argument("--model", required=True, metavar="NAME", help="name of config/models")
+    weights.add_argument("--pretrained", type=Path, required=True, help=WEIGHTS)
+    weights.add_argument("--output", type=Path, required=True, help="folder that receives the model")
+    export = _command(
+        *(commands, "export", _export, "Write the towers of a folded model for ONNX Runtime and Core ML."),
+        "--model MobileCLIP-S0 --output results/export/MobileCLIP-S0",
+    )
+    export.add_argument("--model", required=True, metavar="NAME", help=NAME)
+    export.add_argument("--pretrained", type=Path, help=f"{WEIGHTS} (default: random weights)")
+    export.add_argument("--output", type=Path, required=True, help="folder that receives the networks")
+    latency = _command(
+        *(commands, "latency", _latency, "Time the towers of an exported model on this computer."),
+        "--model MobileCLIP-S0 --export results/export/MobileCLIP-S0 "
+        "--output results/models/latency/MobileCLIP-S0.json",
+    )
+    latency.add_argument("--model", required=True, metavar="NAME", help=NAME)
+    latency.add_argument("--export", type=Path, required=True, help="folder that `export` wrote")
+    latency.add_argument("--threads", type=int, default=1, help="threads (default %(default)s)")
+    latency.add_argument(
+        "--runs", type=int, default=100, help="timed runs of each tower, at least (default %(default)s)"
+    )
+    latency.add_argument("--output", type=Path, required=True, help="JSON file to write")
+    return parser.parse_args(words)
+
+
+def _command(commands, name: str, run, what: str, example: str) -> argparse.ArgumentParser:
+    """Add a command whose --help, like `cli.parser`'s, ends with an example."""
+    made = cli.parser("clipdr.models", what, f"python -m clipdr.models {name} {example}")
+    keep = {"description": what, "epilog": made.epilog, "formatter_class": made.formatter_class}
+    command = commands.add_parser(name, help=what, **keep)
+    command.set_defaults(run=run)
+    return command
+
+
+if __name__ == "__main__":
+    cli.run(main)

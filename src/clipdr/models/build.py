@@ -1,0 +1,135 @@
+"""From a configuration to a network with random weights, out of open_clip's and timm's parts.
+
+A configuration is open_clip's, `{"model_cfg": …, "preprocess_cfg": …}`, with three keys that open_clip lacks (and
+refuses, so that it cannot build something else from our files):
+
+* `text_cfg.mct: {attention_layers, kernel_size}` makes the text encoder a hybrid one, see `clipdr.models.mct`;
+* `vision_cfg.stem_padding` pads the first convolution of MobileCLIP's ViT. The network that Apple trained pads by 1,
+  timm's `vit_base_mci_224` and so open_clip's MobileCLIP-B by 0; both give 14 x 14 patches, with other values at two
+  borders;
+* `vision_cfg.norm_eps` is the epsilon of the layer norms of a timm network: 1e-5 in the one that Apple trained, 1e-6 in
+  timm's.
+
+Towers check their input, because most of them would take a wrong one and answer something.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from clipdr.errors import UserError
+
+
+def build(config: dict, name: str) -> nn.Module:
+    """open_clip's CustomTextCLIP, or CoCa if the configuration has a `multimodal_cfg`, in training mode.
+
+    Weights come from torch's global generator. `visual` takes float images [B, 3, S, S] in the range that
+    `preprocess_cfg` leaves, `text` int64 tokens [B, context_length]; both give [B, embed_dim].
+
+    Raises:
+        UserError: a configuration that open_clip or timm cannot build; it is called `name`.
+    """
+    import open_clip
+
+    import clipdr.models.mini  # noqa: F401  registers timm models
+
+    cfg = copy.deepcopy(config["model_cfg"])
+    cfg.pop("custom_text", None)  # one form for all: towers `visual` and `text`
+    mct = cfg["text_cfg"].pop("mct", None)
+    stem_padding = cfg["vision_cfg"].pop("stem_padding", None)
+    norm_eps = cfg["vision_cfg"].pop("norm_eps", None)
+    try:
+        model = (open_clip.CoCa if "multimodal_cfg" in cfg else open_clip.CustomTextCLIP)(**cfg)
+    except (TypeError, ValueError, RuntimeError, AssertionError, OSError) as error:  # OSError: nothing to fetch from
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{name}: open_clip cannot build this model: {reason}") from error
+    if mct is not None:
+        _make_hybrid(model.text, mct, name)
+    _fit_projection(model.visual)
+    if stem_padding is not None:
+        _pad_stem(model.visual, stem_padding, name)
+    if norm_eps is not None:
+        _set_norm_eps(model.visual, norm_eps)
+    if "multimodal_cfg" in cfg:  # open_clip (3.3, its issue 554) leaves this weight as memory happened to be
+        weight = model.text_decoder.text_projection
+        nn.init.normal_(weight, std=len(weight) ** -0.5)
+    elif isinstance(model.text, open_clip.transformer.TextTransformer):
+        model.text.register_forward_pre_hook(_check_tokens)
+    model.visual.register_forward_pre_hook(_check_image)
+    _set_preprocessing(model, config.get("preprocess_cfg"))
+    return model
+
+
+def _make_hybrid(text: nn.Module, mct: dict, name: str) -> None:
+    from clipdr.models.mct import make_hybrid
+
+    if text.attn_mask is not None or text.use_pad_mask:
+        raise UserError(
+            f"{name}: text_cfg.mct needs no_causal_mask: true and no use_pad_mask; convolutions cannot mask"
+        )
+    try:
+        make_hybrid(text, **mct)
+    except UserError as error:
+        raise UserError(f"{name}: text_cfg.{error}") from None
+
+
+def _fit_projection(visual: nn.Module) -> None:
+    """open_clip (3.3) overlooks the layer that some of timm's networks, like MobileNetV3, have behind the pooling."""
+    width = getattr(getattr(visual, "trunk", None), "head_hidden_size", None)
+    if width and hasattr(visual.head, "proj") and visual.head.proj.in_features != width:
+        proj = visual.head.proj
+        visual.head.proj = nn.Linear(width, proj.out_features, bias=proj.bias is not None)
+
+
+def _pad_stem(visual: nn.Module, padding: int, name: str) -> None:
+    from timm.models.vision_transformer_hybrid import ConvStem
+
+    stem = getattr(getattr(visual.trunk, "patch_embed", None), "backbone", None)
+    if not isinstance(stem, ConvStem):
+        raise UserError(f"{name}: vision_cfg.stem_padding is for timm's vit_base_mci_224; take it out")
+    stem[0].conv.padding = (padding, padding)
+
+
+def _set_norm_eps(visual: nn.Module, eps: float) -> None:
+    for module in visual.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = eps
+
+
+def _set_preprocessing(model: nn.Module, preprocess_cfg: dict | None) -> None:
+    """Where open_clip's functions look for it; without one, nothing is there to be used by mistake."""
+    if preprocess_cfg is None:
+        return
+    from open_clip.model import set_model_preprocess_cfg
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    cfg = {**preprocess_cfg, "size": model.visual.image_size}
+    set_model_preprocess_cfg(model, cfg)
+    model.preprocess = image_transform_v2(PreprocessCfg(**cfg), is_train=False)
+
+
+def image_side(visual: nn.Module) -> int:
+    """Side of the images that an image tower takes, in px."""
+    size = visual.image_size
+    return size if isinstance(size, int) else size[0]
+
+
+def _check_image(visual: nn.Module, args: tuple[Tensor]) -> None:
+    img, side = args[0], image_side(visual)
+    if img.ndim != 4 or tuple(img.shape[1:]) != (3, side, side):
+        raise UserError(
+            f"images have shape {list(img.shape)}; the model takes [batch, 3, {side}, {side}]: use its `preprocess`"
+        )
+    if not torch.is_floating_point(img):
+        raise UserError(f"images are {img.dtype}; the model takes floating point numbers: use its `preprocess`")
+
+
+def _check_tokens(text: nn.Module, args: tuple[Tensor]) -> None:
+    tokens, length = args[0], text.context_length
+    if tokens.dtype not in (torch.int64, torch.int32):
+        raise UserError(f"tokens are {tokens.dtype}; the model takes integers: use its `tokenizer`")
+    if tokens.ndim != 2 or tokens.shape[1] != length:
+        raise UserError(
+            f"tokens have shape {list(tokens.shape)}; the model takes [batch, {length}]: use its `tokenizer`"
+        )

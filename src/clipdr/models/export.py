@@ -1,0 +1,404 @@
+"""Both towers of a network as files for other runtimes: ONNX, and Core ML as the paper measured it on a phone.
+
+Decided here:
+* The reparameterized network is exported, each tower by itself, for a batch of one, as the paper measures latency.
+  Inputs are `image`, float32 [1, 3, S, S] in the range that the network's `preprocess` leaves, and `tokens`, integers
+  [1, L] (int64 in ONNX, int32 in Core ML); the output is `embedding`, float32 [1, D]. It is what the tower gives, not
+  divided by its norm: who compares embeddings divides them.
+* ONNX is float32 with the weights inside, so that a tower is one file. Core ML computes in float16, the default of Core
+  ML Tools since the version that the paper used, and the only one that a phone's neural engine has.
+* A file is kept only if it gives torch's embeddings, see `TOLERANCE`. Core ML runs on macOS alone. On other systems
+  what the package contains is compared instead: inputs, output, and how many weights.
+* A network without a file of weights is random, and its weights are made such that the comparison means something, see
+  `disturb`. Its files are good for measuring latency, and for nothing else.
+"""
+
+import contextlib
+import io
+import json
+import math
+from collections import Counter
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from clipdr.cli import log
+from clipdr.errors import UserError
+from clipdr.files import atomic_dir, sha256_file
+from clipdr.models import reparameterize
+from clipdr.models.build import build, image_side
+from clipdr.models.registry import configuration
+
+TOWERS = {"image": "image", "text": "tokens"}  # tower -> name of its input
+OUTPUT = "embedding"
+REPORT = "export.json"
+TOLERANCE = 1e-4  # of max |file - torch| / max |torch|, for each input
+INPUTS = 8
+SEED = 0
+# Weights that a Core ML package may hold more or less of than the tower: norms are folded into convolutions, and a
+# causal mask is a constant.
+WEIGHTS_TOLERANCE = 0.02
+
+
+def export(name: str, output: Path, pretrained: Path | None = None) -> dict:
+    """Write `{image,text}.onnx`, `{image,text}.mlpackage` and `export.json` into a new folder, and return the latter.
+
+    Args:
+        name: of config/models or of open_clip.
+        output: folder to make.
+        pretrained: file of weights, see `clipdr.models.weights`; without one they are random.
+
+    Raises:
+        UserError: a network that is unknown or has another text tower than open_clip's, a file of weights that does
+            not fit, a folder that holds something, or an export that does not give what torch gives; then nothing is
+            kept.
+    """
+    with atomic_dir(output) as folder:
+        config = configuration(name)
+        model = inference_network(name, pretrained)
+        report = {
+            "network": name,
+            "weights": _weights(pretrained),
+            "preprocess_cfg": config.get("preprocess_cfg"),
+            "logit_scale": model.logit_scale.exp().item(),
+            "normalised": False,
+            "versions": versions(),
+        }
+        for tower in TOWERS:
+            report[tower] = _export_tower(model, tower, folder, name)
+        (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def inference_network(name: str, pretrained: Path | None = None) -> nn.Module:
+    """The reparameterized network, in evaluation mode. Random weights are always the same, and `disturb`ed.
+
+    Raises UserError as `export` does.
+    """
+    model = training_network(name, pretrained)
+    return reparameterize(model)
+
+
+def training_network(name: str, pretrained: Path | None = None) -> nn.Module:
+    """`inference_network` before it is folded, in evaluation mode."""
+    config = configuration(name)
+    if "multimodal_cfg" in config["model_cfg"] or "hf_model_name" in config["model_cfg"]["text_cfg"]:
+        raise UserError(
+            f"{name}: only CLIP with open_clip's own text tower can be exported, not CoCa or Hugging Face's"
+        )
+    torch.manual_seed(SEED)
+    model = build(config, name).eval()
+    if pretrained is None:
+        disturb(model)
+    else:
+        from clipdr.models.weights import load_pretrained
+
+        load_pretrained(model, pretrained, name)
+    return model
+
+
+@torch.no_grad()
+def disturb(model: nn.Module) -> None:
+    """Give every part of a randomly initialised model a say in its output, in place and in evaluation mode.
+
+    At the start layer scales are 1e-5, norms do nothing and biases are zero, so that a lost block or a norm folded
+    wrongly would change nothing that can be measured. Here gains, biases and layer scales are drawn from torch's global
+    generator, and batch norms take their statistics from a few random inputs, so that the signal neither dies out nor
+    grows. For random weights only: it destroys trained ones.
+    """
+    for tower in (model.visual, model.text):
+        norms = [module for module in tower.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        gains = {id(norm.weight) for norm in norms} | {id(norm.bias) for norm in norms}
+        for parameter in tower.parameters():
+            if id(parameter) in gains or (parameter.numel() > 1 and parameter.min() == parameter.max()):
+                _redraw(parameter)
+        _settle(tower, norms, random_inputs(tower, INPUTS))
+
+
+def _redraw(parameter: Tensor) -> None:
+    """Biases (zeros) around zero, gains (ones) around one, layer scales (a small constant) below one half."""
+    start = parameter.flatten()[0].item()
+    if start == 0:
+        parameter.normal_(std=0.1)
+    else:
+        parameter.uniform_(*((0.5, 1.5) if start == 1 else (0.1, 0.5)))
+
+
+def _settle(tower: nn.Module, norms: list[nn.Module], inputs: list[Tensor]) -> None:
+    """Set the running statistics of the batch norms to those of the inputs."""
+    if not norms:
+        return
+    momentum = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the statistics of this batch, not a moving average
+        norm.train()
+    tower(torch.cat(inputs))
+    for norm, value in zip(norms, momentum, strict=True):
+        norm.momentum = value
+        norm.eval()
+
+
+def random_inputs(tower: nn.Module, n: int) -> list[Tensor]:
+    """n different inputs of a tower, each a batch of one: blurred noise, or texts of different lengths.
+
+    Noise of single pixels would not do: a network averages it away, and gives all such images nearly one embedding.
+    """
+    if not hasattr(tower, "context_length"):
+        side, random = image_side(tower), torch.Generator().manual_seed(SEED)
+        coarse = torch.rand(n, 3, 6, 6, generator=random)
+        img = nn.functional.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)
+        return list(img.split(1))
+    return [_random_text(tower, position) for position in torch.linspace(1, tower.context_length - 1, n).int().tolist()]
+
+
+def _random_text(text: nn.Module, end: int) -> Tensor:
+    """int64 tokens [1, context_length]: words, the end of the text at position `end`, padding.
+
+    The end is the largest id for the pooling by argmax, and `eos_id` for the pooling by that; neither is a word.
+    """
+    last = text.eos_id if text.pool_type == "eos" else text.vocab_size - 1
+    words = torch.tensor([i for i in range(1, text.vocab_size - 1) if i not in (text.eos_id, text.pad_id)])
+    random = torch.Generator().manual_seed(SEED + end)
+    tokens = torch.full((1, text.context_length), text.pad_id)
+    tokens[0, :end] = words[torch.randint(len(words), (end,), generator=random)]
+    tokens[0, end] = last
+    return tokens
+
+
+def tower_of(model: nn.Module, tower: str) -> nn.Module:
+    """`model.visual` for "image", `model.text` for "text"."""
+    return model.visual if tower == "image" else model.text
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that decide what an export contains."""
+    import coremltools
+    import onnx
+    import onnxruntime
+    import onnxscript
+    import open_clip
+    import timm
+
+    packages = (torch, timm, open_clip, onnx, onnxscript, onnxruntime, coremltools)
+    return {package.__name__: package.__version__ for package in packages}
+
+
+def _weights(pretrained: Path | None) -> dict:
+    if pretrained is None:
+        return {"random": True, "seed": SEED}
+    return {"random": False, "file": Path(pretrained).name, "sha256": sha256_file(Path(pretrained))}
+
+
+def _export_tower(model: nn.Module, tower: str, folder: Path, name: str) -> dict:
+    """Both files of a tower, and what export.json says of it."""
+    net, what = tower_of(model, tower), f"{name}, {tower} tower"
+    inputs = random_inputs(net, INPUTS)
+    with torch.inference_mode():
+        outputs = [net(x) for x in inputs]
+    onnx_file, package = folder / f"{tower}.onnx", folder / f"{tower}.mlpackage"
+    # Not torch.jit.trace, which is deprecated and keeps torch's fused attention, an operator that Core ML Tools lack.
+    program = torch.export.export(net, (inputs[0],))
+    write_onnx(program, TOWERS[tower], onnx_file, what)
+    onnx = check_onnx(onnx_file, TOWERS[tower], inputs, outputs, what)
+    log.info("%s: ONNX of %.1f MB, largest relative error %.1e", what, onnx["bytes"] / 1e6, onnx["max_relative_error"])
+    write_coreml(program, TOWERS[tower], package, what)
+    coreml = check_coreml(package, net, TOWERS[tower], inputs[0], outputs[0], what)
+    log.info("%s: Core ML of %.1f MB, %d weights", what, coreml["bytes"] / 1e6, coreml["weights"])
+    return {
+        "input": {"name": TOWERS[tower], "shape": list(inputs[0].shape)},
+        "output": {"name": OUTPUT, "shape": list(outputs[0].shape)},
+        "params": sum(parameter.numel() for parameter in net.parameters()),
+        "spread": _spread(outputs),
+        "onnx": onnx,
+        "coreml": coreml,
+    }
+
+
+def _spread(outputs: list[Tensor]) -> float:
+    """The smallest relative error between two outputs: a file that ignored its input would be that far off."""
+    pairs = [(a, b) for i, a in enumerate(outputs) for b in outputs[:i]]
+    return min(relative_error(a, b)[1] for a, b in pairs)
+
+
+def relative_error(found: Tensor, true: Tensor) -> tuple[float, float]:
+    """(max |found - true|, the same divided by max |true|)."""
+    absolute = (found - true).abs().max().item()
+    return absolute, absolute / true.abs().max().item()
+
+
+def _compare(found: list[Tensor], true: list[Tensor], tolerance: float, what: str) -> dict[str, float]:
+    """The largest errors; UserError if one is above `tolerance` or no number."""
+    errors = [relative_error(a, b) for a, b in zip(found, true, strict=True)]
+    absolute, relative = (max(column) for column in zip(*errors, strict=True))
+    if not all(error[1] <= tolerance for error in errors):
+        raise UserError(
+            f"{what} differs from torch by {relative:.1e} of the largest value, more than {tolerance:.0e}; nothing is "
+            "kept: install the versions of requirements.lock"
+        )
+    return {"max_absolute_error": absolute, "max_relative_error": relative, "tolerance": tolerance}
+
+
+def write_onnx(program: torch.export.ExportedProgram, input_name: str, path: Path, what: str) -> None:
+    """One self-contained file, float32, for inputs of exactly the program's shape; errors call the tower `what`."""
+    try:
+        exported = torch.onnx.export(program, dynamo=True, input_names=[input_name], verbose=False)
+    except torch.onnx.OnnxExporterError as error:
+        raise UserError(f"{what}: torch cannot export it to ONNX: {_first_line(error)}; nothing is kept") from error
+    graph = exported.model.graph
+    # Names are set here, because the exporter does not see that a tower has an inner value `embedding` as well.
+    for value in (output for node in graph for output in node.outputs):
+        value.name = f"{value.name}_" if value.name in (input_name, OUTPUT) else value.name
+    graph.outputs[0].name = OUTPUT
+    # Stack traces with the paths of this machine, and the whole program as text.
+    for part in (exported.model, graph, *graph, *graph.inputs, *(output for node in graph for output in node.outputs)):
+        part.metadata_props.clear()
+    exported.save(path, external_data=False)
+
+
+def onnx_session(path: Path, threads: int = 1):
+    """An ONNX Runtime session on the CPU, fully optimised: one operator at a time, each on `threads` threads."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def check_onnx(path: Path, input_name: str, inputs: list[Tensor], outputs: list[Tensor], what: str) -> dict:
+    """Compare the file with torch; what export.json says of it.
+
+    Args:
+        path: the file.
+        input_name: of its input.
+        inputs: of the tower.
+        outputs: what torch gives for them.
+        what: the tower, for errors.
+
+    Raises:
+        UserError: another input or output than it must have, or a relative error above `TOLERANCE`.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    session = onnx_session(path)
+    faces = [(value.name, value.type, value.shape) for value in (*session.get_inputs(), *session.get_outputs())]
+    kind = "tensor(int64)" if inputs[0].dtype == torch.int64 else "tensor(float)"
+    expected = [(input_name, kind, list(inputs[0].shape)), (OUTPUT, "tensor(float)", list(outputs[0].shape))]
+    if faces != expected:
+        raise UserError(f"{what}, {path.name}: takes and gives {faces}, not {expected}; nothing is kept")
+    found = [torch.from_numpy(session.run(None, {input_name: x.numpy()})[0]) for x in inputs]
+    return {
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "sha256": sha256_file(path),
+        "opset": next(entry.version for entry in model.opset_import if entry.domain == ""),
+        "precision": "float32",
+        "outputs_checked": True,
+        "inputs_compared": len(inputs),
+        **_compare(found, outputs, TOLERANCE, f"{what}, {path.name}"),
+    }
+
+
+def write_coreml(
+    program: torch.export.ExportedProgram, input_name: str, path: Path, what: str, precision: str = "float16"
+) -> None:
+    """A Core ML package for the paper's iOS 17, float32 outside; errors call the tower `what`.
+
+    `precision` of weights and arithmetic may also be "float32", in which a conversion can be compared with torch.
+    """
+    import coremltools as ct
+    import numpy as np
+
+    (example,), _ = program.example_inputs
+    kind = np.float32 if example.is_floating_point() else np.int32
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+            model = ct.convert(
+                program.run_decompositions({}),
+                inputs=[ct.TensorType(input_name, tuple(example.shape), kind)],
+                outputs=[ct.TensorType(OUTPUT, dtype=np.float32)],
+                convert_to="mlprogram",
+                minimum_deployment_target=ct.target.iOS17,
+                compute_precision=ct.precision(precision),
+                skip_model_load=True,
+            )
+    except (NotImplementedError, ValueError, RuntimeError) as error:
+        raise UserError(f"{what}: Core ML Tools cannot convert it: {_first_line(error)}; nothing is kept") from error
+    model.save(str(path))
+    (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)  # no part of Core ML's format
+
+
+def check_coreml(path: Path, net: nn.Module, input_name: str, example: Tensor, output: Tensor, what: str) -> dict:
+    """Compare what the package contains with the tower; what export.json says of it. Nothing is run.
+
+    Args:
+        path: the package.
+        net: the tower.
+        input_name: of its input.
+        example: an input of the tower.
+        output: what torch gives for it; only its shape counts.
+        what: the tower, for errors.
+
+    Raises:
+        UserError: another input or output than it must have, a number of weights that differs from the tower's by more
+            than `WEIGHTS_TOLERANCE`, or weights that are not float16.
+    """
+    import coremltools as ct
+
+    spec = ct.models.MLModel(str(path), skip_model_load=True).get_spec()
+    faces = [_face(feature) for feature in (*spec.description.input, *spec.description.output)]
+    kind = "FLOAT32" if example.is_floating_point() else "INT32"
+    expected = [(input_name, kind, list(example.shape)), (OUTPUT, "FLOAT32", list(output.shape))]
+    if faces != expected:
+        raise UserError(f"{what}, {path.name}: takes and gives {faces}, not {expected}; nothing is kept")
+    operations = _operations(spec)
+    weights = _weight_counts(operations)
+    params = sum(parameter.numel() for parameter in net.parameters())
+    if weights.keys() != {"FLOAT16"} or abs(weights["FLOAT16"] / params - 1) > WEIGHTS_TOLERANCE:
+        raise UserError(f"{what}, {path.name}: holds weights {dict(weights)}, not {params} of FLOAT16; nothing is kept")
+    return {
+        "file": path.name,
+        "bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        "specification_version": spec.specificationVersion,
+        "target": "iOS17",
+        "precision": "float16",
+        "weights": weights["FLOAT16"],
+        "operations": dict(sorted(Counter(op.type for op in operations if op.type != "const").items())),
+        "outputs_checked": False,
+        "reason": "Core ML runs on macOS alone; compared are input, output and the number of weights",
+    }
+
+
+def _face(feature) -> tuple[str, str, list[int]]:
+    """(name, type, shape) of an input or output."""
+    array = feature.type.multiArrayType
+    return feature.name, array.ArrayDataType.Name(array.dataType), list(array.shape)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _operations(spec) -> list:
+    """All operations of the one program of a package; constants are operations too."""
+    (function,) = spec.mlProgram.functions.values()
+    (block,) = function.block_specializations.values()
+    return list(block.operations)
+
+
+def _weight_counts(operations: list) -> Counter:
+    """Type -> number of elements of the constants that lie in the file of weights; small ones lie in the program."""
+    counts = Counter()
+    for operation in operations:
+        if operation.type == "const" and operation.attributes["val"].WhichOneof("value") == "blobFileValue":
+            tensor = operation.attributes["val"].type.tensorType
+            sizes = [dimension.constant.size for dimension in tensor.dimensions]
+            counts[
+                type(tensor).DESCRIPTOR.fields_by_name["dataType"].enum_type.values_by_number[tensor.dataType].name
+            ] += math.prod(sizes)
+    return counts

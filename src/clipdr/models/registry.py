@@ -1,0 +1,67 @@
+"""Names of models: those of config/models, and open_clip's own.
+
+Where both know a name, it means the paper's network as config/models has it; `open_clip:<name>` is always open_clip's.
+"""
+
+from functools import cache
+from pathlib import Path
+
+from clipdr.config import load_models
+from clipdr.errors import UserError, nearest
+
+ROOT = Path(__file__).resolve().parents[3]
+OPEN_CLIP = "open_clip:"
+
+
+def configuration(name: str, preprocess_cfg: dict | None = None) -> dict:
+    """`{"model_cfg": …, "preprocess_cfg": …}` of a model; the latter is missing if nobody says it.
+
+    Args:
+        name: a name in config/models, or of open_clip.
+        preprocess_cfg: `{"mean": …, "std": …, "interpolation": …}` to use instead.
+
+    Raises:
+        UserError: an unknown name; the nearest ones are shown.
+    """
+    config = _known().get(name) or _of_open_clip(name)
+    return {**config, "preprocess_cfg": preprocess_cfg} if preprocess_cfg else dict(config)
+
+
+def open_clip_name(name: str) -> str | None:
+    """The name that open_clip has for the model, or None if it is one of config/models."""
+    return None if name in _known() else name.removeprefix(OPEN_CLIP)
+
+
+@cache
+def _known() -> dict[str, dict]:
+    return load_models(ROOT)
+
+
+def _of_open_clip(name: str) -> dict:
+    import open_clip
+
+    plain = name.removeprefix(OPEN_CLIP)
+    model_cfg = open_clip.get_model_config(plain)
+    if model_cfg is None:
+        raise UserError(
+            f"model {name!r} is not known{nearest(name, [*_known(), *open_clip.list_models()])}; "
+            "config/models and `python -c 'import open_clip; print(open_clip.list_models())'` have the names"
+        )
+    # OpenAI's weights, and timm's towers, must not be fetched when a random model is asked for.
+    model_cfg["vision_cfg"].pop("timm_model_pretrained", None)
+    if "hf_model_name" in model_cfg["text_cfg"]:
+        model_cfg["text_cfg"]["hf_model_pretrained"] = False
+    preprocess_cfg = _published_preprocessing(plain)
+    return {"model_cfg": model_cfg, **({"preprocess_cfg": preprocess_cfg} if preprocess_cfg else {})}
+
+
+def _published_preprocessing(name: str) -> dict | None:
+    """What all of a model's published weights were trained with, or None if there are none or they differ."""
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    keys = ("mean", "std", "interpolation", "resize_mode")
+    found = []
+    for tag in list_pretrained_tags_by_model(name):
+        published = get_pretrained_cfg(name, tag)
+        found.append({key: published[key] for key in keys if key in published})
+    return found[0] if found and all(entry == found[0] for entry in found) else None

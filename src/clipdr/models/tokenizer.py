@@ -1,0 +1,48 @@
+"""Texts to tokens, with texts that are too long as an error, or cut and counted; never cut in silence."""
+
+from torch import Tensor
+
+from clipdr.cli import log
+from clipdr.errors import UserError
+
+
+class Tokenizer:
+    """An open_clip tokenizer, kept in `tokenize`, that says when a text does not fit into the context."""
+
+    def __init__(self, tokenize):
+        self.tokenize, self.context_length = tokenize, tokenize.context_length
+
+    @property
+    def tokenizer(self):
+        """The Hugging Face tokenizer inside, for its special tokens and for decoding."""
+        return self.tokenize.tokenizer
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """int64 tokens [len(texts), context_length], padded.
+
+        Raises:
+            UserError: a text has more tokens than the context.
+        """
+        tokens_NL, long = self._tokens(texts)
+        if long:
+            raise UserError(
+                f"a text is longer than the model's context of {tokens_NL.shape[1]} tokens: {texts[long[0]][:60]!r}…; "
+                "shorten it, or let the tokenizer's method `cut` cut it"
+            )
+        return tokens_NL
+
+    def cut(self, texts: list[str]) -> Tensor:
+        """As a call, but texts that are too long lose their end, as CLIP is trained; the log says how many."""
+        tokens_NL, long = self._tokens(texts)
+        if long:
+            log.warning(
+                "%d of %d texts are longer than %d tokens and were cut", len(long), len(texts), tokens_NL.shape[1]
+            )
+        return tokens_NL
+
+    def _tokens(self, texts: list[str]) -> tuple[Tensor, list[int]]:
+        """Tokens, and the positions of the texts that change when the context is one token longer."""
+        tokens_NL = self.tokenize(texts)
+        length = tokens_NL.shape[1]
+        wider_NL = self.tokenize(texts, context_length=length + 1)[:, :length]
+        return tokens_NL, (tokens_NL != wider_NL).any(dim=1).nonzero()[:, 0].tolist()

@@ -1,0 +1,32 @@
+"""How the reports write numbers and tables: fixed decimals, a dash for what is missing, Markdown and LaTeX."""
+
+import pandas as pd
+
+MISSING = "–"
+TEX = {
+    **{"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"},
+    **{"[": "{[}", "*": "{*}"},  # after the end of a line, a bare [ or * would be read as an argument
+    **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "|": r"$|$"},
+    **{"λ": r"$\lambda$", "±": r"$\pm$", "×": r"$\times$", "→": r"$\to$", "−": r"$-$", "–": "--"},
+}
+
+
+def tex(text: object) -> str:
+    """`text` with LaTeX's special characters escaped and a few signs (λ, ±, –) as LaTeX writes them."""
+    return "".join(TEX.get(character, character) for character in str(text))
+
+
+def number(value: float | None, decimals: int = 1, sign: str = "") -> str:
+    """`value` with fixed decimals, or a dash for None and NaN."""
+    return MISSING if pd.isna(value) else f"{value:{sign}.{decimals}f}"
+
+
+def plus_minus(mean: float, std: float, sign: str = "") -> str:
+    """`mean ± std`, or the mean alone if there is no std."""
+    return number(mean, sign=sign) if pd.isna(std) else f"{number(mean, sign=sign)} ± {number(std)}"
+
+
+def markdown_table(lines: list[dict[str, str]]) -> str:
+    """A Markdown table with the keys of the lines as its head."""
+    escaped = [{key: value.replace("|", "\\|") for key, value in line.items()} for line in lines]
+    return pd.DataFrame(escaped).to_markdown(index=False, disable_numparse=True)

@@ -1,0 +1,501 @@
+"""Exported files give what torch gives, on networks in which every weight has a say; latencies are of those files.
+
+Core ML does not run here. Its programs are run by `evaluate` below, which follows the specification of MIL's operators
+(apple.github.io/coremltools/source/coremltools.converters.mil.mil.ops.defs.html) operator by operator.
+"""
+
+import json
+import shutil
+import statistics
+import time
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from clipdr.errors import UserError
+from clipdr.models import export as exporter
+from clipdr.models import latency
+from clipdr.models.build import build
+from clipdr.models.export import TOLERANCE, check_coreml, check_onnx, inference_network, random_inputs, tower_of
+from clipdr.models.registry import configuration
+
+NAME = "mini-mct-2"
+FLOAT16 = 2e-2  # of the largest value: weights of 11 bits in some twenty layers, one after the other
+
+
+# ViT-B-32's parts in small: a class token, QuickGELU, causal attention and pooling by argmax.
+OPEN_CLIP = {
+    "embed_dim": 24,
+    "quick_gelu": True,
+    "vision_cfg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32},
+    "text_cfg": {"context_length": 9, "vocab_size": 40000, "width": 32, "heads": 2, "layers": 2},
+}
+# RN50's: a stem of three convolutions and pooling by attention.
+RESNET = OPEN_CLIP | {
+    "quick_gelu": False,
+    "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 64, "head_width": 16},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An exported miniature: a convolutional image tower, a hybrid text tower that pools at the end of the text."""
+    output = tmp_path_factory.mktemp("export") / NAME
+    exporter.export(NAME, output)
+    return output
+
+
+@pytest.fixture(scope="module")
+def model():
+    return inference_network(NAME)
+
+
+def towers(model, tower):
+    """(tower, inputs, outputs)"""
+    net = tower_of(model, tower)
+    inputs = random_inputs(net, 5)
+    with torch.inference_mode():
+        return net, inputs, [net(x) for x in inputs]
+
+
+# --- the network that is exported ---
+
+
+@pytest.mark.parametrize("name", [NAME, "mini-mci-base", "mini-vit-base"])
+def test_every_weight_has_a_say(name):
+    """A tensor of weights that got lost or replaced would be noticed."""
+    model = inference_network(name)
+    for tower in ("image", "text"):
+        net = tower_of(model, tower)
+        x = torch.cat(random_inputs(net, 2))
+        with torch.inference_mode():
+            whole = net(x)
+        for key, weight in net.named_parameters():
+            if key.endswith("in_proj_bias"):  # a third of it, the keys' bias, can do nothing in a softmax
+                continue
+            with torch.inference_mode():
+                before = weight.clone()
+                weight.copy_(before.flip(0) if before.std() > 1e-3 else before * 2)
+                error = exporter.relative_error(net(x), whole)[1]
+                weight.copy_(before)
+            assert error > 5 * TOLERANCE, (tower, key, error)
+
+
+def test_without_disturbing_a_lost_block_is_not_noticed():
+    """Why `disturb` is there."""
+    torch.manual_seed(0)
+    net = build(configuration(NAME), NAME).eval().text
+    (x,) = random_inputs(net, 1)
+    with torch.inference_mode():
+        whole = net(x)
+        net.transformer.resblocks[0].forward = lambda x, **_: x
+        assert exporter.relative_error(net(x), whole)[1] < TOLERANCE
+
+
+def test_random_networks_are_always_the_same(model):
+    again = inference_network(NAME).state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in model.state_dict().items())
+
+
+def test_trained_weights_are_not_touched(tmp_path):
+    torch.manual_seed(1)
+    trained = build(configuration(NAME), NAME)
+    torch.save(trained.state_dict(), tmp_path / "weights.pt")
+    loaded = exporter.training_network(NAME, tmp_path / "weights.pt").state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in trained.state_dict().items())
+
+
+@pytest.mark.parametrize("config", [configuration(NAME), {"model_cfg": OPEN_CLIP}], ids=["eos", "argmax"])
+def test_random_texts_end_where_the_tower_pools(config):
+    text = build(config, "small").text
+    ends = []
+    for tokens in random_inputs(text, 6):
+        assert tokens.shape == (1, text.context_length) and tokens.dtype == torch.int64
+        row = tokens[0].tolist()
+        end = row.index(text.eos_id) if text.pool_type == "eos" else int(tokens.argmax())
+        assert 0 not in row[:end] and not any(row[end + 1 :])
+        ends.append(end)
+    assert ends[0] == 1 and ends[-1] == text.context_length - 1 and len(set(ends)) == 6
+
+
+# --- ONNX ---
+
+
+def test_export_writes_files_and_a_report(folder):
+    report = json.loads((folder / "export.json").read_text())
+    assert report["network"] == NAME and report["weights"] == {"random": True, "seed": 0}
+    assert report["normalised"] is False and report["logit_scale"] == pytest.approx(1 / 0.07)
+    assert report["versions"].keys() >= {"torch", "onnx", "onnxscript", "onnxruntime", "coremltools"}
+    assert {path.name for path in folder.iterdir()} == {
+        *("export.json", "image.onnx", "text.onnx", "image.mlpackage", "text.mlpackage")
+    }
+    for tower, shape in (("image", [1, 3, 32, 32]), ("text", [1, 16])):
+        entry, file = report[tower], folder / f"{tower}.onnx"
+        assert entry["input"]["shape"] == shape and entry["output"] == {"name": "embedding", "shape": [1, 64]}
+        assert 0 <= entry["onnx"]["max_relative_error"] <= TOLERANCE < 0.1 < entry["spread"]
+        assert entry["onnx"]["bytes"] == file.stat().st_size > 4 * entry["params"]
+        assert entry["onnx"]["outputs_checked"] is True and entry["onnx"]["opset"] >= 17
+        assert entry["coreml"]["outputs_checked"] is False and "macOS" in entry["coreml"]["reason"]
+        assert entry["coreml"]["weights"] == pytest.approx(entry["params"], rel=0.02)
+        assert 2 * entry["params"] < entry["coreml"]["bytes"] < 3 * entry["params"]
+
+
+def test_onnx_is_one_file_without_traces_of_this_machine(folder):
+    for tower in ("image", "text"):
+        model = onnx.load(folder / f"{tower}.onnx", load_external_data=False)
+        assert not any(tensor.external_data for tensor in model.graph.initializer)
+        assert str(exporter.__file__).rpartition("/")[0].encode() not in model.SerializeToString()
+        assert b"site-packages" not in model.SerializeToString()
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_onnx_gives_what_torch_gives(folder, model, tower):
+    """Compared by onnx's own evaluator too, operator by operator in numpy: it shares no code with ONNX Runtime."""
+    from onnx.reference import ReferenceEvaluator
+
+    path = folder / f"{tower}.onnx"
+    net, inputs, outputs = towers(model, tower)
+    name = exporter.TOWERS[tower]
+    assert check_onnx(path, name, inputs, outputs, NAME)["max_relative_error"] <= TOLERANCE
+    evaluator = ReferenceEvaluator(str(path))
+    (found,) = evaluator.run(None, {name: inputs[2].numpy()})
+    assert exporter.relative_error(torch.from_numpy(found), outputs[2])[1] <= TOLERANCE
+
+
+def test_a_changed_weight_is_refused(folder, model, tmp_path):
+    path = tmp_path / "text.onnx"
+    changed = onnx.load(folder / "text.onnx")
+    tensor = max((t for t in changed.graph.initializer if "resblocks" in t.name), key=lambda t: len(t.raw_data))
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values[0] += 0.1
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(changed, path)
+    _, inputs, outputs = towers(model, "text")
+    with pytest.raises(UserError, match=r"text.onnx differs from torch by .* nothing is kept"):
+        check_onnx(path, "tokens", inputs, outputs, NAME)
+
+
+def test_other_inputs_are_refused(folder, model):
+    _, inputs, outputs = towers(model, "image")
+    with pytest.raises(UserError, match="takes and gives"):
+        check_onnx(folder / "image.onnx", "img", inputs, outputs, NAME)
+
+
+def test_a_failed_export_keeps_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporter, "TOLERANCE", 0.0)
+    monkeypatch.setattr(exporter, "write_onnx", lambda *args: shutil.copy(tmp_path / "kept.onnx", args[2]))
+    graph = '<ir_version: 10, opset_import: ["": 20]> g (float[1,3,32,32] image) => (float[1,64] embedding) { %s }'
+    body = "a = ReduceMean<keepdims=0>(image) b = Constant<value_ints=[1,64]>() embedding = Expand(a, b)"
+    onnx.save(onnx.parser.parse_model(graph % body), tmp_path / "kept.onnx")
+    with pytest.raises(UserError, match="nothing is kept"):
+        exporter.export(NAME, tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"kept.onnx"}
+
+
+class Unknown(nn.Module):
+    def forward(self, x):
+        return torch.special.bessel_j0(x)
+
+
+def test_an_operator_without_a_counterpart_is_named(tmp_path):
+    program = torch.export.export(Unknown().eval(), (torch.rand(1, 3, 8, 8),))
+    with pytest.raises(UserError, match=r"n, image tower: torch cannot export it to ONNX"):
+        exporter.write_onnx(program, "image", tmp_path / "x.onnx", "n, image tower")
+    with pytest.raises(UserError, match=r"n, image tower: Core ML Tools cannot convert it: .*bessel_j0"):
+        exporter.write_coreml(program, "image", tmp_path / "x.mlpackage", "n, image tower")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("MobileCLIP-S9", "not known; did you mean 'MobileCLIP-S"),
+        ("mini-captioner", "not CoCa"),
+        ("roberta-ViT-B-32", "Hugging Face"),
+    ],
+)
+def test_networks_that_cannot_be_exported(tmp_path, name, message):
+    with pytest.raises(UserError, match=message):
+        exporter.export(name, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+# --- Core ML ---
+
+
+def evaluate(package, inputs):
+    """Outputs of a package's program, as torch tensors: numbers are float32 with float16's weights, integers int64."""
+    import coremltools as ct
+    from coremltools.converters.mil.frontend.milproto.load import load
+
+    model = ct.models.MLModel(str(package), skip_model_load=True)
+    spec = model.get_spec()
+    program = load(spec, specification_version=spec.specificationVersion, file_weights_dir=model.weights_dir)
+    (function,) = program.functions.values()
+    constants, body = {}, []
+    for op in function.operations:
+        if op.op_type == "const":
+            constants[op.outputs[0].name] = value(op.outputs[0].val)
+        else:
+            body.append(op)
+    found = []
+    for x in inputs:
+        values = constants | {next(iter(function.inputs)): x}
+        for op in body:
+            named = {key: argument(var, values) for key, var in op.inputs.items()}
+            result = OPERATORS[op.op_type](**named)
+            results = result if isinstance(result, (tuple, list)) else [result]
+            for var, tensor in zip(op.outputs, results, strict=True):
+                assert tuple(tensor.shape) == tuple(var.shape), (op.op_type, tensor.shape, var.shape)
+                values[var.name] = tensor
+        (output,) = function.outputs
+        found.append(values[output.name])
+    return found
+
+
+def argument(var, values):
+    return [values[v.name] for v in var] if isinstance(var, (list, tuple)) else values[var.name]
+
+
+def value(constant):
+    """A tensor for an array of numbers, otherwise a plain Python value."""
+    if isinstance(constant, np.ndarray) and constant.dtype.kind == "f":
+        return torch.from_numpy(constant.astype(np.float32))
+    if isinstance(constant, np.floating):
+        return torch.tensor(float(constant))
+    if isinstance(constant, np.ndarray) and constant.dtype.kind in "iu":
+        return torch.from_numpy(constant.astype(np.int64))
+    if isinstance(constant, np.ndarray):
+        return constant.tolist()
+    return constant.item() if isinstance(constant, np.generic) else constant
+
+
+def conv(x, weight, strides, pad_type, pad, dilations, groups, bias=None):
+    assert pad_type in ("custom", "valid")
+    if pad_type == "custom":  # [start, end] of each axis; torch starts with the last one
+        x = F.pad(x, [int(n) for axis in reversed(pad.reshape(-1, 2).tolist()) for n in axis])
+    run = F.conv1d if x.ndim == 3 else F.conv2d
+    return run(x, weight, bias, stride=strides.tolist(), dilation=dilations.tolist(), groups=int(groups))
+
+
+def avg_pool(x, kernel_sizes, strides, pad_type, pad, exclude_padding_from_average, ceil_mode):
+    assert pad_type in ("custom", "valid")
+    (top, bottom), (left, right) = pad.reshape(-1, 2).tolist() if pad_type == "custom" else [(0, 0), (0, 0)]
+    assert (top, left) == (bottom, right)
+    inside = not exclude_padding_from_average
+    return F.avg_pool2d(x, kernel_sizes.tolist(), strides.tolist(), (top, left), bool(ceil_mode), inside)
+
+
+def slice_by_index(x, begin, end, stride=None, begin_mask=None, end_mask=None, squeeze_mask=None):
+    index = []
+    for axis in range(x.ndim):
+        start = None if begin_mask and begin_mask[axis] else int(begin[axis])
+        stop = None if end_mask and end_mask[axis] else int(end[axis])
+        step = int(stride[axis]) if stride is not None else 1
+        index.append(start if squeeze_mask and squeeze_mask[axis] else slice(start, stop, step))
+    return x[tuple(index)]
+
+
+def split(x, axis, split_sizes=None, num_splits=None):
+    return torch.tensor_split(x, int(num_splits), axis) if split_sizes is None else x.split(split_sizes.tolist(), axis)
+
+
+def squeeze(x, axes):
+    return x.squeeze(tuple(axes.tolist()))
+
+
+def expand_dims(x, axes):
+    for axis in sorted(int(a) % (x.ndim + len(axes)) for a in axes):
+        x = x.unsqueeze(axis)
+    return x
+
+
+def gather(x, indices, axis, batch_dims, validate_indices):
+    assert batch_dims == 0
+    index = torch.as_tensor(indices)
+    return (
+        x.index_select(int(axis), index.reshape(-1)).unflatten(int(axis), index.shape)
+        if index.ndim
+        else x.select(axis, index)
+    )
+
+
+def gather_nd(x, indices, batch_dims, validate_indices):
+    assert batch_dims == 0
+    return x[tuple(indices.unbind(-1))]
+
+
+def cast(x, dtype):
+    limits = {"int16": (-(2**15), 2**15 - 1), "uint16": (0, 2**16 - 1)}
+    if dtype in limits:
+        assert limits[dtype][0] <= x.min() and x.max() <= limits[dtype][1], "an integer does not fit"
+    return x.float() if dtype.startswith("fp") else x.long()
+
+
+def matmul(x, y, transpose_x, transpose_y):
+    return (x.mT if transpose_x else x) @ (y.mT if transpose_y else y)
+
+
+def layer_norm(x, axes, gamma, beta, epsilon):
+    assert axes.tolist() in ([-1], [x.ndim - 1])
+    return F.layer_norm(x, x.shape[-1:], gamma, beta, float(epsilon))
+
+
+def batch_norm(x, mean, variance, gamma, beta, epsilon):
+    return F.batch_norm(x, mean, variance, gamma, beta, eps=float(epsilon))
+
+
+def gelu(x, mode):
+    assert mode == "EXACT"
+    return F.gelu(x)
+
+
+def reduce_argmax(x, axis, keep_dims, output_dtype="int32"):
+    return x.argmax(int(axis), bool(keep_dims))
+
+
+OPERATORS = {
+    "add": lambda x, y: x + y,
+    "avg_pool": avg_pool,
+    "batch_norm": batch_norm,
+    "cast": cast,
+    "concat": lambda values, axis, interleave: torch.cat(values, int(axis)),
+    "conv": conv,
+    "equal": lambda x, y: x == y,
+    "expand_dims": expand_dims,
+    "gather": gather,
+    "gather_nd": gather_nd,
+    "gelu": gelu,
+    "greater_equal": lambda x, y: x >= y,
+    "layer_norm": layer_norm,
+    "linear": lambda x, weight, bias: F.linear(x, weight, bias),
+    "matmul": matmul,
+    "mul": lambda x, y: x * y,
+    "reduce_argmax": reduce_argmax,
+    "reduce_mean": lambda x, axes, keep_dims: x.mean(axes.tolist(), bool(keep_dims)),
+    "relu": lambda x: x.relu(),
+    "reshape": lambda x, shape: x.reshape(shape.tolist()),
+    "select": lambda cond, a, b: torch.where(cond, a, b),
+    "sigmoid": lambda x: x.sigmoid(),
+    "slice_by_index": slice_by_index,
+    "softmax": lambda x, axis: x.softmax(int(axis)),
+    "split": split,
+    "squeeze": squeeze,
+    "stack": lambda values, axis: torch.stack([torch.as_tensor(v).reshape(-1) for v in values], int(axis)),
+    "transpose": lambda x, perm: x.permute(perm.tolist()),
+}
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_core_mls_program_computes_what_torch_computes(folder, model, tower):
+    _, inputs, outputs = towers(model, tower)
+    for found, true in zip(evaluate(folder / f"{tower}.mlpackage", inputs), outputs, strict=True):
+        assert exporter.relative_error(found, true)[1] < FLOAT16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "tower"),
+    [("mini-mci-base", "image"), ("mini-mci-base", "text"), ("mini-fastvit-base", "image"), ("mini-vit-base", "image")]
+    + [(NAME, "image"), (NAME, "text"), (OPEN_CLIP, "image"), (OPEN_CLIP, "text"), (RESNET, "image")],
+    ids=["mci", "base", "fastvit", "vit", "byobnet", "mct", "open_clip-vit", "open_clip-text", "open_clip-resnet"],
+)
+def test_all_kinds_of_towers_in_float32(config, tower, tmp_path):
+    if isinstance(config, dict):
+        torch.manual_seed(0)
+        model = build({"model_cfg": config}, "small").eval()
+        exporter.disturb(model)
+    else:
+        model = inference_network(config)
+    net, inputs, outputs = towers(model, tower)
+    name = exporter.TOWERS[tower]
+    program = torch.export.export(net, (inputs[0],))
+    exporter.write_onnx(program, name, tmp_path / "x.onnx", "small")
+    check_onnx(tmp_path / "x.onnx", name, inputs, outputs, "small")
+    exporter.write_coreml(program, name, tmp_path / "x.mlpackage", "small", "float32")
+    for found, true in zip(evaluate(tmp_path / "x.mlpackage", inputs), outputs, strict=True):
+        assert exporter.relative_error(found, true)[1] < TOLERANCE
+
+
+def test_core_ml_packages_take_and_give_what_they_should(folder, model):
+    net, inputs, outputs = towers(model, "text")
+    package = folder / "text.mlpackage"
+    report = check_coreml(package, net, "tokens", inputs[0], outputs[0], NAME)
+    assert report["specification_version"] == 8 and report["operations"]["gelu"] == 6
+    with pytest.raises(UserError, match="takes and gives"):
+        check_coreml(package, net, "ids", inputs[0], outputs[0], NAME)
+    with pytest.raises(UserError, match=r"takes and gives .*\[1, 64\].*, not .*\[1, 63\]"):
+        check_coreml(package, net, "tokens", inputs[0], outputs[0][:, 1:], NAME)
+    net.transformer.resblocks.append(nn.Linear(100, 100))
+    with pytest.raises(UserError, match="holds weights"):
+        check_coreml(package, net, "tokens", inputs[0], outputs[0], NAME)
+    net.transformer.resblocks.pop(-1)
+
+
+# --- latency ---
+
+
+def test_latency_file(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "SECONDS", 0.01)
+    monkeypatch.setattr(latency, "WARM_UP", 0.01)
+    result = latency.measure(NAME, folder, tmp_path / "l" / "x.json", 1, 30)
+    assert json.loads((tmp_path / "l" / "x.json").read_text()) == result
+    assert result.keys() == {"network", "device", "threads", "batch_size", "versions", "image", "text"}
+    assert (result["network"], result["threads"], result["batch_size"]) == (NAME, 1, 1)
+    assert result["device"].endswith((" cores", " core")) and result["versions"].keys() == {"torch", "onnxruntime"}
+    for tower in ("image", "text"):
+        assert result[tower].keys() == {"onnxruntime", "torch"}
+        for entry in result[tower].values():
+            assert entry.keys() == {"median_ms", "q1_ms", "q3_ms", "runs"} and entry["runs"] >= 30
+            assert 0 < entry["q1_ms"] <= entry["median_ms"] <= entry["q3_ms"] < 1000
+
+
+def test_backends_take_turns_until_both_have_enough(monkeypatch):
+    monkeypatch.setattr(latency, "WARM_UP", 0.01)
+    order = []
+
+    def call(name, seconds):
+        order.append(name)
+        time.sleep(seconds)
+
+    calls = {"a": lambda: call("a", 0.002), "b": lambda: call("b", 0.02)}
+    times = latency.alternate(calls, 20, 0.5)
+    assert sum(times["a"]) >= 0.5 and len(times["b"]) >= 20
+    assert 0.002 <= statistics.median(times["a"]) < 0.02 <= statistics.median(times["b"])
+    assert sum(a != b for a, b in zip(order, order[1:], strict=False)) >= 6
+
+
+def test_summary_is_median_and_quartiles():
+    assert latency.summary([0.004, 0.001, 0.002, 0.005, 0.003]) == pytest.approx(
+        {"median_ms": 3.0, "q1_ms": 2.0, "q3_ms": 4.0, "runs": 5}
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: shutil.rmtree(f), r"export.json is missing; export mini-mct-2 first"),
+        (lambda f: (f / "export.json").write_text("{}"), "no report of an export"),
+        (lambda f: (f / "text.onnx").unlink(), r"text.onnx is missing; delete"),
+        (lambda f: (f / "text.onnx").write_bytes(b"x"), r"text.onnx is not the file that was compared with torch"),
+    ],
+)
+def test_exports_that_cannot_be_measured(folder, tmp_path, change, message):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    change(copy)
+    with pytest.raises(UserError, match=message):
+        latency.measure(NAME, copy, tmp_path / "x.json", 1, 30)
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_measuring_needs_the_same_network_and_enough_runs(folder, tmp_path):
+    with pytest.raises(UserError, match="is of network 'mini-mct-2', not 'mini-mct-4'"):
+        latency.measure("mini-mct-4", folder, tmp_path / "x.json", 1, 30)
+    with pytest.raises(UserError, match="--runs is 29"):
+        latency.measure(NAME, folder, tmp_path / "x.json", 1, 29)
+    with pytest.raises(UserError, match="--threads is 0"):
+        latency.measure(NAME, folder, tmp_path / "x.json", 0, 30)

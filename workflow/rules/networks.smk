@@ -1,0 +1,80 @@
+rule models:
+    """Parameters and multiply-accumulates of all networks of config/models, and of open_clip's that tables name."""
+    input:
+        ancient(MODEL_FILES),
+    output:
+        json="results/models/counts.json",
+        table=multiext("results/tables/models", ".csv", ".md", ".tex"),
+    log:
+        "results/logs/models/counts.log",
+    benchmark:
+        "results/benchmarks/models/counts.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        names=list(dict.fromkeys(NETWORKS.values())),
+        stem="results/tables/models",
+        settings=as_json(MODELS),  # the files are `ancient`: a comment reruns nothing
+        code=code("clipdr.models.counts"),
+    shell:
+        "python -m clipdr.models counts --model {params.names:q} --output {output.json:q} --table {params.stem:q}"
+        " 2>&1 | tee {log:q}"
+
+
+rule export:
+    """Both towers of a full-size network, reparameterized and with random weights, for ONNX Runtime and Core ML."""
+    input:
+        ancient(MODEL_FILES),
+    output:
+        onnx=expand("results/export/{{network}}/{tower}.onnx", tower=["image", "text"]),
+        coreml=directory(expand("results/export/{{network}}/{tower}.mlpackage", tower=["image", "text"])),
+        report="results/export/{network}/export.json",
+    log:
+        "results/logs/export/{network}.log",
+    benchmark:
+        "results/benchmarks/export/{network}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        network=network_name,
+        settings=network_settings,
+        folder=subpath(output.report, parent=True),
+        code=code("clipdr.models.export"),
+    shell:
+        "python -m clipdr.models export --model {params.network:q} --output {params.folder:q} 2>&1 | tee {log:q}"
+
+
+rule latency:
+    """Latency of both towers on this machine, by ONNX Runtime and by torch, one image or text at a time."""
+    input:
+        onnx=rules.export.output.onnx,
+        report=rules.export.output.report,
+    output:
+        "results/models/latency/{network}.json",
+    log:
+        "results/logs/latency/{network}.log",
+    benchmark:
+        "results/benchmarks/latency/{network}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    # One thread is measured. All cores are taken so that no other job of this call runs beside it and slows it down.
+    # Where jobs are submitted there is no number of cores for the whole call (None), and one is asked for.
+    threads: lambda wildcards: workflow.resource_settings.cores or 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        network=network_name,
+        folder=subpath(input.report, parent=True),
+        code=code("clipdr.models.latency"),
+    shell:
+        "python -m clipdr.models latency --model {params.network:q} --export {params.folder:q} --threads 1 --runs 100"
+        " --output {output:q} 2>&1 | tee {log:q}"
