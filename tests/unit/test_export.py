@@ -468,6 +468,13 @@ def test_backends_take_turns_until_both_have_enough(monkeypatch):
     assert sum(a != b for a, b in zip(order, order[1:], strict=False)) >= 6
 
 
+def test_slow_networks_get_fewer_runs(monkeypatch):
+    for name, value in {"LONG": 0.5, "WARM_UP": 0.01}.items():
+        monkeypatch.setattr(latency, name, value)
+    times = latency.alternate({"slow": lambda: time.sleep(0.02)}, 10**6, 0.1)
+    assert latency.MIN_RUNS <= len(times["slow"]) < 100
+
+
 def test_summary_is_median_and_quartiles():
     assert latency.summary([0.004, 0.001, 0.002, 0.005, 0.003]) == pytest.approx(
         {"median_ms": 3.0, "q1_ms": 2.0, "q3_ms": 4.0, "runs": 5}

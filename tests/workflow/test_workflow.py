@@ -63,7 +63,7 @@ def test_an_experiment_of_another_scale_is_an_error_only_when_asked_for(fresh: P
 )
 def test_a_table_about_networks_trains_its_rows_and_measures_its_networks(fresh: Path, name, rows, networks):
     jobs = planned_jobs(fresh, "--config", "scale=mini", "--", name)
-    assert (jobs["train"], jobs["export"], jobs["latency"]) == (3 * rows, networks, networks)
+    assert (jobs["train"], jobs["export"], jobs["latency"]) == (2 * rows, networks, networks)
     assert jobs["models"] == (name in ("table5", "table7"))
     assert jobs["figure"] == (rows > 0)
 

@@ -4,8 +4,9 @@ A folder is the layout that open_clip reads under the name `local-dir:<folder>`,
 use what is trained here like a published weight. Networks that open_clip does not have (MCt, the padded stem) carry
 keys that it refuses.
 
-Every model here has `visual`, `text` (or CoCa's parts), `logit_scale`, and two attributes: `preprocess`, PIL image ->
-float tensor [3, S, S], and `tokenizer`, list of str -> int64 tokens [n, context_length] (`clipdr.models.tokenizer`).
+A model has `visual`, `text` (or CoCa's parts) and `logit_scale`. Those of `create_model` and `load_model` also have
+`preprocess`, PIL image -> float tensor [3, S, S], and `tokenizer`, list of str -> int64 tokens [n, context_length]
+(`clipdr.models.tokenizer`).
 """
 
 import copy
@@ -54,8 +55,9 @@ def create_model(
             f"{name}: its published weights do not say, or not agree on, how images are prepared; give preprocess_cfg="
             "{'mean': [...], 'std': [...], 'interpolation': 'bicubic' or 'bilinear'}"
         )
-    torch.manual_seed(seed)
-    model = build(config, name)
+    with torch.random.fork_rng(devices=[]):  # whoever makes a model keeps his random numbers
+        torch.manual_seed(seed)
+        model = build(config, name)
     if pretrained is not None:
         from clipdr.models.weights import load_pretrained
 
@@ -68,22 +70,22 @@ def reparameterize(model):
     """A copy of a model in which every train-time branch is folded, in evaluation mode; the original is left alone.
 
     Folded are MobileOne and RepMixer blocks, large-kernel convolutions and positional encodings of the image tower
-    (by timm) and the Text-RepMixer blocks (MobileCLIP, section 4). The batch norm in front of a feed-forward block is
-    no branch: it stays, as in the paper's parameter counts. Folding is done in float64 with the running statistics; a
-    folded model can be given again, and cannot be trained.
+    (by timm) and the Text-RepMixer blocks (MobileCLIP, section 4). Batch norms inside feed-forward blocks, in front of
+    attention and in the stem of MobileCLIP-B are no branches: they stay, as in the paper's parameter counts. Folding is
+    done in float64 with the running statistics; a folded model can be given again, and cannot be trained.
     """
     from timm.utils import reparameterize_model
 
-    folded = copy.deepcopy(model).eval()
+    folded = copy.deepcopy(model)
     if not getattr(model, "folded", False):  # timm's blocks cannot be folded twice
         dtype = model.logit_scale.dtype
         folded = reparameterize_model(folded.double(), inplace=True).to(dtype).requires_grad_(False)
         folded.folded = True
-    return folded
+    return folded.eval()  # at the end, for the new convolutions too
 
 
 def new_model(config: dict, tokenizer: Path, folder: Path, seed: int):
-    """Write a model folder without weights and return its randomly initialised model and its tokenizer.
+    """Write a model folder without weights; returns its random model, in training mode, and its tokenizer.
 
     Args:
         config: `{"model_cfg": …, "preprocess_cfg": …}`, as `clipdr.config.load_models` gives it.
@@ -126,7 +128,7 @@ def load_model(folder: Path, device: str = "cpu"):
     folder = Path(folder)
     weights = weights_file(folder)
     config = _read_config(folder)
-    with torch.random.fork_rng(devices=[]):  # whoever loads a model keeps his random numbers
+    with torch.random.fork_rng(devices=[]):
         model = build(config, str(folder))
     load_pretrained(model, weights, str(folder))
     model.tokenizer = load_tokenizer(folder)
@@ -204,7 +206,12 @@ def _tokenizer(name: str, text_cfg: dict, folder: Path | None):
                 f"{name}: its tokenizer is trained on the pool, not published; give the folder, for instance "
                 "tokenizer='results/zoo/emoji/tokenizer'"
             )
+        for file in TOKENIZER:  # without them transformers would ask the Hub for a repository of that name
+            if not (Path(folder) / file).is_file():
+                raise UserError(f"{name}: {Path(folder) / file} is missing; give the folder of a trained tokenizer")
         return Tokenizer(open_clip.tokenizer.HFTokenizer(str(folder), context_length=text_cfg["context_length"]))
+    if folder is not None:
+        raise UserError(f"{name}: its tokenizer is open_clip's; leave out tokenizer={str(folder)!r}")
     if plain := open_clip_name(name):
         return Tokenizer(open_clip.get_tokenizer(plain))
     return Tokenizer(open_clip.SimpleTokenizer(context_length=text_cfg["context_length"]))

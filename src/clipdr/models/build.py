@@ -5,10 +5,9 @@ refuses, so that it cannot build something else from our files):
 
 * `text_cfg.mct: {attention_layers, kernel_size}` makes the text encoder a hybrid one, see `clipdr.models.mct`;
 * `vision_cfg.stem_padding` pads the first convolution of MobileCLIP's ViT. The network that Apple trained pads by 1,
-  timm's `vit_base_mci_224` and so open_clip's MobileCLIP-B by 0; both give 14 x 14 patches, with other values at two
-  borders;
-* `vision_cfg.norm_eps` is the epsilon of the layer norms of a timm network: 1e-5 in the one that Apple trained, 1e-6 in
-  timm's.
+  timm's `vit_base_mci_224` and so open_clip's MobileCLIP-B by 0. Both give 14 x 14 patches; its windows do not overlap,
+  so that with padding all patches lie one pixel further up and to the left;
+* `vision_cfg.norm_eps` is the epsilon of an image tower's layer norms: 1e-5 in the ViT that Apple trained, 1e-6 in timm's.
 
 Towers check their input, because most of them would take a wrong one and answer something.
 """
@@ -44,17 +43,21 @@ def build(config: dict, name: str) -> nn.Module:
     except (TypeError, ValueError, RuntimeError, AssertionError, OSError) as error:  # OSError: nothing to fetch from
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{name}: open_clip cannot build this model: {reason}") from error
+    if mct is not None and cfg.get("quick_gelu"):
+        raise UserError(
+            f"{name}: text_cfg.mct has GELU, quick_gelu would change its attention blocks alone; take one out"
+        )
     if mct is not None:
-        _make_hybrid(model.text, mct, name)
+        _make_hybrid(model.text, {"mlp_ratio": cfg["text_cfg"].get("mlp_ratio", 4.0), **mct}, name)
     _fit_projection(model.visual)
     if stem_padding is not None:
         _pad_stem(model.visual, stem_padding, name)
     if norm_eps is not None:
-        _set_norm_eps(model.visual, norm_eps)
+        _set_norm_eps(model.visual, norm_eps, name)
     if "multimodal_cfg" in cfg:  # open_clip (3.3, its issue 554) leaves this weight as memory happened to be
         weight = model.text_decoder.text_projection
         nn.init.normal_(weight, std=len(weight) ** -0.5)
-    elif isinstance(model.text, open_clip.transformer.TextTransformer):
+    elif isinstance(model.text, open_clip.transformer.TextTransformer):  # CoCa's takes growing texts in `generate`
         model.text.register_forward_pre_hook(_check_tokens)
     model.visual.register_forward_pre_hook(_check_image)
     _set_preprocessing(model, config.get("preprocess_cfg"))
@@ -64,37 +67,43 @@ def build(config: dict, name: str) -> nn.Module:
 def _make_hybrid(text: nn.Module, mct: dict, name: str) -> None:
     from clipdr.models.mct import make_hybrid
 
-    if text.attn_mask is not None or text.use_pad_mask:
+    if text.attn_mask is not None or text.use_pad_mask or text.cls_emb is not None:
         raise UserError(
-            f"{name}: text_cfg.mct needs no_causal_mask: true and no use_pad_mask; convolutions cannot mask"
+            f"{name}: text_cfg.mct needs no_causal_mask: true and neither use_pad_mask nor embed_cls; convolutions "
+            "cannot mask"
         )
     try:
         make_hybrid(text, **mct)
     except UserError as error:
         raise UserError(f"{name}: text_cfg.{error}") from None
+    except TypeError as error:  # a key that is missing or unknown
+        raise UserError(f"{name}: text_cfg.mct {str(error).removeprefix('make_hybrid() ')}") from None
 
 
 def _fit_projection(visual: nn.Module) -> None:
     """open_clip (3.3) overlooks the layer that some of timm's networks, like MobileNetV3, have behind the pooling."""
     width = getattr(getattr(visual, "trunk", None), "head_hidden_size", None)
-    if width and hasattr(visual.head, "proj") and visual.head.proj.in_features != width:
-        proj = visual.head.proj
+    pools_itself = hasattr(getattr(visual, "head", None), "pool")
+    proj = getattr(getattr(visual, "head", None), "proj", None)
+    if width and proj is not None and not pools_itself and proj.in_features != width:
         visual.head.proj = nn.Linear(width, proj.out_features, bias=proj.bias is not None)
 
 
 def _pad_stem(visual: nn.Module, padding: int, name: str) -> None:
     from timm.models.vision_transformer_hybrid import ConvStem
 
-    stem = getattr(getattr(visual.trunk, "patch_embed", None), "backbone", None)
+    stem = getattr(getattr(getattr(visual, "trunk", None), "patch_embed", None), "backbone", None)
     if not isinstance(stem, ConvStem):
         raise UserError(f"{name}: vision_cfg.stem_padding is for timm's vit_base_mci_224; take it out")
     stem[0].conv.padding = (padding, padding)
 
 
-def _set_norm_eps(visual: nn.Module, eps: float) -> None:
-    for module in visual.modules():
-        if isinstance(module, nn.LayerNorm):
-            module.eps = eps
+def _set_norm_eps(visual: nn.Module, eps: float, name: str) -> None:
+    norms = [module for module in visual.modules() if isinstance(module, nn.LayerNorm)]
+    if not norms:
+        raise UserError(f"{name}: vision_cfg.norm_eps is for networks with layer norms; take it out")
+    for norm in norms:
+        norm.eps = eps
 
 
 def _set_preprocessing(model: nn.Module, preprocess_cfg: dict | None) -> None:

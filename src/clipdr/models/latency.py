@@ -25,6 +25,7 @@ from clipdr.models.export import REPORT, TOWERS, inference_network, onnx_session
 
 MIN_RUNS = 30  # for quartiles
 SECONDS = 2.0  # at least, per tower and backend
+LONG = 20.0  # seconds after which MIN_RUNS are enough, for networks of several hundred milliseconds
 BLOCK = 0.1  # seconds
 WARM_UP = 0.5  # seconds, per backend, at the start
 
@@ -37,7 +38,8 @@ def measure(name: str, export_dir: Path, output: Path, threads: int = 1, runs: i
         export_dir: folder that `clipdr.models.export` made of it.
         output: JSON file to write.
         threads: of an operator, for both backends.
-        runs: calls per tower and backend, at least `MIN_RUNS`; more if they take less than `SECONDS`.
+        runs: calls per tower and backend, at least `MIN_RUNS`; there are more if they take less than `SECONDS`, fewer if
+            they take more than `LONG`.
 
     Returns:
         `network`, `device`, `threads`, `batch_size`, `versions`, and `image` and `text`, each with `onnxruntime` and
@@ -115,9 +117,13 @@ def _calls(model: torch.nn.Module, tower: str, path: Path, threads: int) -> dict
 
 def alternate(calls: dict[str, Callable[[], object]], runs: int, seconds: float) -> dict[str, list[float]]:
     """Seconds of single calls, by name; the names take turns until each has `runs` calls and `seconds` of them."""
+
+    def enough(values: list[float]) -> bool:
+        return sum(values) >= seconds and (len(values) >= runs or (len(values) >= MIN_RUNS and sum(values) >= LONG))
+
     sizes = {name: max(1, round(BLOCK / _warm_up(call))) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
-    while any(len(values) < runs or sum(values) < seconds for values in times.values()):
+    while not all(map(enough, times.values())):
         for name, call in calls.items():
             for _ in range(1 + sizes[name] // 10):
                 call()

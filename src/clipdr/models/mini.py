@@ -1,7 +1,7 @@
 """Miniature MCi and FastViT as timm models: the blocks of `fastvit_mci*` and `fastvit_ma36` in small widths and depths.
 
 Images of 32 px reach the last stage as a single position: attention there sees nothing else, and the 3 x 3 convolutions
-mostly padding. What the two differ in is what the paper changed (section 4.2): MCi has expansion 3, more depth,
+mostly padding. MCi has expansion 3 and more depth (section 4.2 of MobileCLIP) and, as timm's `fastvit_mci*`,
 squeeze-and-excite and an activation in the downsampling.
 """
 

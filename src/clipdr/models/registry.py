@@ -3,6 +3,7 @@
 Where both know a name, it means the paper's network as config/models has it; `open_clip:<name>` is always open_clip's.
 """
 
+import copy
 from functools import cache
 from pathlib import Path
 
@@ -21,10 +22,15 @@ def configuration(name: str, preprocess_cfg: dict | None = None) -> dict:
         preprocess_cfg: `{"mean": …, "std": …, "interpolation": …}` to use instead.
 
     Raises:
-        UserError: an unknown name; the nearest ones are shown.
+        UserError: an unknown name, with the nearest one, or half a `preprocess_cfg`.
     """
-    config = _known().get(name) or _of_open_clip(name)
-    return {**config, "preprocess_cfg": preprocess_cfg} if preprocess_cfg else dict(config)
+    config = copy.deepcopy(_known().get(name) or _of_open_clip(name))
+    if preprocess_cfg is not None:
+        for key in ("mean", "std", "interpolation"):
+            if key not in preprocess_cfg:
+                raise UserError(f"{name}: preprocess_cfg has no {key!r}; add it, or open_clip takes OpenAI's")
+        config["preprocess_cfg"] = preprocess_cfg
+    return config
 
 
 def open_clip_name(name: str) -> str | None:
@@ -41,12 +47,12 @@ def _of_open_clip(name: str) -> dict:
     import open_clip
 
     plain = name.removeprefix(OPEN_CLIP)
-    model_cfg = open_clip.get_model_config(plain)
-    if model_cfg is None:
+    if plain not in open_clip.list_models():  # `hf-hub:` and `local-dir:`, which open_clip would fetch, are not
         raise UserError(
             f"model {name!r} is not known{nearest(name, [*_known(), *open_clip.list_models()])}; "
             "config/models and `python -c 'import open_clip; print(open_clip.list_models())'` have the names"
         )
+    model_cfg = open_clip.get_model_config(plain)
     # OpenAI's weights, and timm's towers, must not be fetched when a random model is asked for.
     model_cfg["vision_cfg"].pop("timm_model_pretrained", None)
     if "hf_model_name" in model_cfg["text_cfg"]:

@@ -14,15 +14,16 @@ class Tokenizer:
 
     @property
     def tokenizer(self):
-        """The Hugging Face tokenizer inside, for its special tokens and for decoding."""
+        """The Hugging Face tokenizer inside, for its special tokens and for decoding; CLIP's own has none."""
         return self.tokenize.tokenizer
 
-    def __call__(self, texts: list[str]) -> Tensor:
+    def __call__(self, texts: str | list[str]) -> Tensor:
         """int64 tokens [len(texts), context_length], padded.
 
         Raises:
             UserError: a text has more tokens than the context.
         """
+        texts = _listed(texts)
         tokens_NL, long = self._tokens(texts)
         if long:
             raise UserError(
@@ -31,8 +32,9 @@ class Tokenizer:
             )
         return tokens_NL
 
-    def cut(self, texts: list[str]) -> Tensor:
+    def cut(self, texts: str | list[str]) -> Tensor:
         """As a call, but texts that are too long lose their end, as CLIP is trained; the log says how many."""
+        texts = _listed(texts)
         tokens_NL, long = self._tokens(texts)
         if long:
             log.warning(
@@ -46,3 +48,7 @@ class Tokenizer:
         length = tokens_NL.shape[1]
         wider_NL = self.tokenize(texts, context_length=length + 1)[:, :length]
         return tokens_NL, (tokens_NL != wider_NL).any(dim=1).nonzero()[:, 0].tolist()
+
+
+def _listed(texts: str | list[str]) -> list[str]:
+    return [texts] if isinstance(texts, str) else texts
