@@ -1,6 +1,6 @@
 """What folding saves: latency of each tower's training form over its folded form, and of open_clip's over ours.
 
-    python benchmarks/networks.py                          # MobileCLIP-S0, S1, S2, B: 5 to 10 minutes
+    python benchmarks/networks.py                          # MobileCLIP-S0, S1, S2, B: about 10 minutes
     python benchmarks/networks.py MobileCLIP-S1            # some of them
 
 Torch on one thread, one image or text, random weights. The forms of a tower take turns; a ratio is taken within a turn,

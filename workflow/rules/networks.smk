@@ -4,7 +4,9 @@ rule models:
         ancient(MODEL_FILES),
     output:
         json="results/models/counts.json",
-        table=multiext("results/tables/models", ".csv", ".md", ".tex"),
+        csv="results/tables/models.csv",
+        md="results/tables/models.md",
+        tex="results/tables/models.tex",
     log:
         "results/logs/models/counts.log",
     benchmark:
@@ -17,7 +19,7 @@ rule models:
         runtime=10,
     params:
         names=list(dict.fromkeys(NETWORKS.values())),
-        stem="results/tables/models",
+        stem=subpath(output.csv, strip_suffix=".csv"),
         settings=as_json(MODELS),  # the files are `ancient`: a comment reruns nothing
         code=code("clipdr.models.counts"),
     shell:

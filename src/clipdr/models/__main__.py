@@ -30,6 +30,7 @@ def _import(args) -> None:
 
 
 def _export(args) -> None:
+    cli.set_threads(1)
     from clipdr.models.export import export
 
     export(args.model, args.output, args.pretrained)

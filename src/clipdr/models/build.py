@@ -7,7 +7,8 @@ refuses, so that it cannot build something else from our files):
 * `vision_cfg.stem_padding` pads the first convolution of MobileCLIP's ViT. The network that Apple trained pads by 1,
   timm's `vit_base_mci_224` and so open_clip's MobileCLIP-B by 0. Both give 14 x 14 patches; its windows do not overlap,
   so that with padding all patches lie one pixel further up and to the left;
-* `vision_cfg.norm_eps` is the epsilon of an image tower's layer norms: 1e-5 in the ViT that Apple trained, 1e-6 in timm's.
+* `vision_cfg.norm_eps` is the epsilon of an image tower's layer norms: 1e-5 in the ViT that Apple trained, 1e-6 in
+  timm's.
 
 Towers check their input, because most of them would take a wrong one and answer something.
 """

@@ -38,8 +38,8 @@ def measure(name: str, export_dir: Path, output: Path, threads: int = 1, runs: i
         export_dir: folder that `clipdr.models.export` made of it.
         output: JSON file to write.
         threads: of an operator, for both backends.
-        runs: calls per tower and backend, at least `MIN_RUNS`; there are more if they take less than `SECONDS`, fewer if
-            they take more than `LONG`.
+        runs: calls per tower and backend, at least `MIN_RUNS`; there are more if they take less than `SECONDS`, and
+            fewer if they take more than `LONG`.
 
     Returns:
         `network`, `device`, `threads`, `batch_size`, `versions`, and `image` and `text`, each with `onnxruntime` and
