@@ -30,6 +30,19 @@ def parser(prog: str, description: str, example: str) -> argparse.ArgumentParser
     )
 
 
+def command(commands, name: str, run: Callable, what: str, example: str) -> argparse.ArgumentParser:
+    """Add a command to the subparsers `commands`; its --help ends with a command that works, too."""
+    added = commands.add_parser(
+        name,
+        help=what,
+        description=what,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    added.set_defaults(run=run)
+    return added
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a command's `main`; a `UserError` becomes one line and exit code 1, other errors keep their traceback."""
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
@@ -55,6 +68,8 @@ def settings(text: str) -> dict:
 
 def set_threads(threads: int) -> None:
     """Bound every thread pool, before torch is imported: jobs run side by side, and sums depend on the split."""
+    if threads < 1:
+        raise UserError(f"--threads is {threads}; it must be 1 or more")
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -177,7 +177,7 @@ def test_models_may_be_named_and_files_asked_for(monkeypatch, capsys, tmp_path):
     "module, function, words, expected",
     [
         (
-            *("clipdr.models", "import_weights"),
+            *("clipdr.models.create", "import_weights"),
             *("import --model a --pretrained b.pt --output c", ("a", "b.pt", "c")),
         ),
         ("clipdr.models.export", "export", "export --model a --output c", ("a", "c", "None")),

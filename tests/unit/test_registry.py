@@ -1,6 +1,7 @@
 """Models by name: what config/models may say, what open_clip's names mean, and what a model does with its input."""
 
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from torchvision.transforms import v2
 
 from clipdr.config import load_models
 from clipdr.errors import UserError
-from clipdr.models import create_model, preprocessing
+from clipdr.models import create_model, load_model, preprocessing
 from clipdr.models.build import build
+from clipdr.models.create import import_weights
 from clipdr.models.registry import configuration, open_clip_name
 
 REPO = Path(__file__).parents[2]
@@ -487,3 +489,30 @@ def test_a_file_that_is_wrong(root, changes, message):
 def test_a_file_that_is_no_yaml(root):
     (root / "config/models/a.yaml").write_text("image: {ViT: [}")
     assert "config/models/a.yaml line 1" in refused(load_models, root)
+
+
+def test_published_weights_become_a_folder_that_evaluation_loads(tmp_path):
+    name = "CLIP-KD:ViT-T/16"
+    published = create_model(name, seed=3)
+    torch.save(published.state_dict(), tmp_path / "weights.pt")
+    import_weights(name, tmp_path / "weights.pt", tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    assert loaded.state_dict().keys() == published.state_dict().keys()
+    for key, value in loaded.state_dict().items():
+        assert torch.equal(value, published.state_dict()[key]), key
+    assert loaded.tokenizer(["a photo of a dog"]).shape == (1, 77)
+    assert loaded.preprocess(Image.new("RGB", (300, 250))).shape == (3, 224, 224)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("MobileCLIP-S9", "model 'MobileCLIP-S9' is not known; did you mean"),
+        ("ViT-B-32", "ViT-B-32 is open_clip's model"),
+        ("mini-student", "results/runs/<run>/model"),
+    ],
+)
+def test_what_cannot_be_imported(name, message, tmp_path):
+    with pytest.raises(UserError, match=re.escape(message)):
+        import_weights(name, tmp_path / "weights.pt", tmp_path / "model")
+    assert not (tmp_path / "model").exists()

@@ -64,7 +64,7 @@ def test_an_experiment_of_another_scale_is_an_error_only_when_asked_for(fresh: P
 def test_a_table_about_networks_trains_its_rows_and_measures_its_networks(fresh: Path, name, rows, networks):
     jobs = planned_jobs(fresh, "--config", "scale=mini", "--", name)
     assert (jobs["train"], jobs["export"], jobs["latency"]) == (2 * rows, networks, networks)
-    assert jobs["models"] == (name in ("table5", "table7"))
+    assert jobs["counts"] == (name in ("table5", "table7"))
     assert jobs["figure"] == (rows > 0)
 
 
@@ -105,7 +105,7 @@ def test_a_misspelt_key_stops_before_any_job(fresh: Path):
 def test_every_rule_says_where_it_logs_and_what_it_needs():
     for path in sorted((REPO / "workflow/rules").glob("*.smk")):
         for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
-            for directive in ("input", "output", "log", "benchmark", "conda", "threads", "resources", "shell"):
+            for directive in ("output", "log", "benchmark", "conda", "threads", "resources", "shell"):
                 assert re.search(rf"^    {directive}:", rule, re.MULTILINE), (
                     f"{path.name}: {rule.split(':')[0]} {directive}"
                 )

@@ -36,12 +36,14 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 RUNS = unique_runs(run for runs in PLANS.values() for run in runs)
-# Full-size networks by the name of their files: what config/models has, and what tables name of open_clip.
-MEASURED = [
-    name for experiment in EXPERIMENTS.values() for what in ("params", "latency") for name in networks(experiment, what)
-]
-NETWORKS = {slug(name): name for name in [*MODELS, *MEASURED]}
-MODEL_FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "config/models").glob("*.yaml"))
+# Full-size networks: those whose parameters stand in tables, and all by the names of their files.
+COUNTED = sorted({name for experiment in EXPERIMENTS.values() for name in networks(experiment, "params")})
+TIMED = {name for experiment in EXPERIMENTS.values() for name in networks(experiment, "latency")}
+NETWORKS = {slug(name): name for name in [*MODELS, *sorted(TIMED - MODELS.keys())]}
+if clash := next((name for name in [*MODELS, *TIMED] if NETWORKS[slug(name)] != name), None):
+    raise WorkflowError(
+        f"networks {clash!r} and {NETWORKS[slug(clash)]!r} share the file name {slug(clash)}; rename one"
+    )
 SUITE = SCALE["evaluation"]["suite"]
 SUITE_TASKS = configuration.load_suite(ROOT, SUITE)["tasks"]
 
@@ -111,12 +113,15 @@ def latencies(experiment):
     return [f"results/models/latency/{slug(name)}.json" for name in networks(EXPERIMENTS[experiment], "latency")]
 
 
-def figure1_latencies(wildcards):
-    return latencies("table7")
-
-
 def figure1_experiment(wildcards):
+    if "table7" not in EXPERIMENTS:
+        raise WorkflowError(MISFITS.get("table7", "config/experiments/table7.yaml does not exist; figure1 draws it"))
     return as_json(EXPERIMENTS["table7"])
+
+
+def figure1_latencies(wildcards):
+    figure1_experiment(wildcards)
+    return latencies("table7")
 
 
 def network_name(wildcards):
@@ -130,11 +135,8 @@ def network_settings(wildcards):
 
 def report_settings(wildcards):
     """What of experiment, scale and suite decides the report. The files are `ancient`: a comment reruns nothing."""
-    experiment = EXPERIMENTS[wildcards.experiment]
-    if not has_runs(experiment):
-        return as_json({"experiment": experiment})
     scale = {"name": CONFIG["scale"], "title": SCALE["title"], "evaluation": SCALE["evaluation"]}
-    return as_json({"experiment": experiment, "scale": scale, "tasks": SUITE_TASKS})
+    return as_json({"experiment": EXPERIMENTS[wildcards.experiment], "scale": scale, "tasks": SUITE_TASKS})
 
 
 def report_files(experiment):

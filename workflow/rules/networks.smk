@@ -1,12 +1,34 @@
+# Networks are made from their names: no file is read but config/models, whose content comes as a parameter.
+
+
 rule models:
-    """Parameters and multiply-accumulates of all networks of config/models, and of open_clip's that tables name."""
-    input:
-        ancient(MODEL_FILES),
+    """Parameters and multiply-accumulates of all of config/models, as a table."""
     output:
-        json="results/models/counts.json",
         csv="results/tables/models.csv",
         md="results/tables/models.md",
         tex="results/tables/models.tex",
+    log:
+        "results/logs/models/table.log",
+    benchmark:
+        "results/benchmarks/models/table.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        stem=subpath(output.csv, strip_suffix=".csv"),
+        settings=as_json(MODELS),
+        code=code("clipdr.models.counts"),
+    shell:
+        "python -m clipdr.models counts --table {params.stem:q} 2>&1 | tee {log:q}"
+
+
+rule counts:
+    """The same of the networks whose parameters stand in a table of the papers, as JSON."""
+    output:
+        "results/models/counts.json",
     log:
         "results/logs/models/counts.log",
     benchmark:
@@ -18,19 +40,15 @@ rule models:
         mem_mb=2000,
         runtime=10,
     params:
-        names=list(dict.fromkeys(NETWORKS.values())),
-        stem=subpath(output.csv, strip_suffix=".csv"),
-        settings=as_json(MODELS),  # the files are `ancient`: a comment reruns nothing
+        names=COUNTED,
+        settings=as_json({name: MODELS.get(name) for name in COUNTED}),
         code=code("clipdr.models.counts"),
     shell:
-        "python -m clipdr.models counts --model {params.names:q} --output {output.json:q} --table {params.stem:q}"
-        " 2>&1 | tee {log:q}"
+        "python -m clipdr.models counts --model {params.names:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule export:
     """Both towers of a full-size network, reparameterized and with random weights, for ONNX Runtime and Core ML."""
-    input:
-        ancient(MODEL_FILES),
     output:
         onnx=expand("results/export/{{network}}/{tower}.onnx", tower=["image", "text"]),
         coreml=directory(expand("results/export/{{network}}/{tower}.mlpackage", tower=["image", "text"])),
@@ -68,7 +86,8 @@ rule latency:
     conda:
         "../../envs/torch.yaml"
     # One thread is measured. All cores are taken so that no other job of this call runs beside it and slows it down.
-    # Where jobs are submitted there is no number of cores for the whole call (None), and one is asked for.
+    # Where jobs are submitted there is no number of cores for the whole call (None), and one is asked for: whoever wants
+    # quiet machines there must ask for whole nodes, of one kind.
     threads: lambda wildcards: workflow.resource_settings.cores or 1
     resources:
         mem_mb=4000,

@@ -10,6 +10,7 @@ A model has `visual`, `text` (or CoCa's parts) and `logit_scale`. Those of `crea
 """
 
 import copy
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -20,50 +21,6 @@ CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_pytorch_model.bin"  # what is written; published folders may have one of the others
 PUBLISHED = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-BESIDE = "beside-this-file"  # as `hf_tokenizer_name`: the folder of the configuration has the tokenizer
-
-
-def create_model(
-    name: str,
-    pretrained: Path | str | None = None,
-    tokenizer: Path | str | None = None,
-    preprocess_cfg: dict | None = None,
-    seed: int = 0,
-):
-    """The model of that name, in evaluation mode.
-
-    Args:
-        name: a name of config/models (`MobileCLIP-S0`, `ViT-S/16:MCt`) or of open_clip (`ViT-B-32`).
-        pretrained: file of weights, Apple's or open_clip's or ours; without one the weights are random.
-        tokenizer: folder with a tokenizer, for the miniatures: theirs is trained on their pool.
-        preprocess_cfg: `{"mean": …, "std": …, "interpolation": …}`, for a model of open_clip whose published weights do
-            not agree on it.
-        seed: of random weights.
-
-    Raises:
-        UserError: an unknown name, a file of weights that is missing, unsafe, or of another model, a tokenizer or a
-            preprocessing that has to be given.
-    """
-    import torch
-
-    from clipdr.models.build import build
-    from clipdr.models.registry import configuration
-
-    config = configuration(name, preprocess_cfg)
-    if "preprocess_cfg" not in config:
-        raise UserError(
-            f"{name}: its published weights do not say, or not agree on, how images are prepared; give preprocess_cfg="
-            "{'mean': [...], 'std': [...], 'interpolation': 'bicubic' or 'bilinear'}"
-        )
-    with torch.random.fork_rng(devices=[]):  # whoever makes a model keeps his random numbers
-        torch.manual_seed(seed)
-        model = build(config, name)
-    if pretrained is not None:
-        from clipdr.models.weights import load_pretrained
-
-        load_pretrained(model, Path(pretrained), name)
-    model.tokenizer = _tokenizer(name, config["model_cfg"]["text_cfg"], tokenizer)
-    return model.eval()
 
 
 def reparameterize(model):
@@ -143,29 +100,6 @@ def weights_file(folder: Path) -> Path:
     raise UserError(f"{folder / WEIGHTS} is missing; train or copy the model again")
 
 
-def import_weights(name: str, pretrained: Path, output: Path) -> None:
-    """Make a model folder out of a published file of weights, for `python -m clipdr.evaluate --model <output>`.
-
-    Args:
-        name: a name of config/models; models of open_clip have such folders already.
-        pretrained: the file, see `clipdr.models.weights`.
-
-    Raises:
-        UserError: as `create_model`.
-    """
-    from clipdr.files import atomic_dir
-    from clipdr.models.registry import configuration, open_clip_name
-
-    if open_clip_name(name):
-        raise UserError(
-            f"{name} is open_clip's model, whose published folders can be used as they are; name one of ours"
-        )
-    model = create_model(name, pretrained)
-    with atomic_dir(output) as folder:
-        (folder / CONFIG).write_text(json.dumps(configuration(name), indent=2) + "\n")
-        save_weights(model, folder)
-
-
 def load_tokenizer(folder: Path):
     """The tokenizer of a model folder."""
     import open_clip
@@ -194,24 +128,8 @@ def _read_config(folder: Path) -> dict:
         raise UserError(f"{path}: no configuration of a model ({error!r}); train or copy the model again") from None
 
 
-def _tokenizer(name: str, text_cfg: dict, folder: Path | None):
-    import open_clip
-
-    from clipdr.models.registry import open_clip_name
-    from clipdr.models.tokenizer import Tokenizer
-
-    if text_cfg.get("hf_tokenizer_name") == BESIDE:
-        if folder is None:
-            raise UserError(
-                f"{name}: its tokenizer is trained on the pool, not published; give the folder, for instance "
-                "tokenizer='results/zoo/emoji/tokenizer'"
-            )
-        for file in TOKENIZER:  # without them transformers would ask the Hub for a repository of that name
-            if not (Path(folder) / file).is_file():
-                raise UserError(f"{name}: {Path(folder) / file} is missing; give the folder of a trained tokenizer")
-        return Tokenizer(open_clip.tokenizer.HFTokenizer(str(folder), context_length=text_cfg["context_length"]))
-    if folder is not None:
-        raise UserError(f"{name}: its tokenizer is open_clip's; leave out tokenizer={str(folder)!r}")
-    if plain := open_clip_name(name):
-        return Tokenizer(open_clip.get_tokenizer(plain))
-    return Tokenizer(open_clip.SimpleTokenizer(context_length=text_cfg["context_length"]))
+def __getattr__(name: str):
+    """`create_model`, out of sight of `clipdr.fingerprint`: training must not run again when a name's file changes."""
+    if name == "create_model":
+        return importlib.import_module("clipdr.models.create").create_model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

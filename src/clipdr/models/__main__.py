@@ -24,7 +24,7 @@ def _counts(args) -> None:
 
 
 def _import(args) -> None:
-    from clipdr.models import import_weights
+    from clipdr.models.create import import_weights
 
     import_weights(args.model, args.pretrained, args.output)
 
@@ -50,31 +50,45 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         "python -m clipdr.models counts --model MobileCLIP-S0 ViT-B-16",
     )
     commands = parser.add_subparsers(required=True, metavar="counts|import|export|latency")
-    counts = _command(
-        *(commands, "counts", _counts, "Print a table of parameters and multiply-accumulates of both towers."),
-        "--output results/models/counts.json --table results/tables/models",
+    counts = cli.command(
+        commands,
+        "counts",
+        _counts,
+        "Print a table of parameters and multiply-accumulates of both towers.",
+        "python -m clipdr.models counts --output my-counts.json --table my-counts",
     )
     counts.add_argument(
         "--model", nargs="+", action="extend", metavar="NAME", help=f"{NAME} (default: all of config/models)"
     )
     counts.add_argument("--output", type=Path, help="JSON file to write")
     counts.add_argument("--table", type=Path, help="path without ending; .csv, .md and .tex are written")
-    weights = _command(
-        *(commands, "import", _import, "Make a model folder of published weights, for `clipdr.evaluate --model`."),
-        "--model MobileCLIP-S0 --pretrained mobileclip_s0.pt --output results/models/mobileclip_s0",
+    weights = cli.command(
+        commands,
+        "import",
+        _import,
+        "Make a model folder of published weights, for `clipdr.evaluate --model`.",
+        "python -m clipdr.models import "
+        "--model MobileCLIP-S0 --pretrained mobileclip_s0.pt --output published/mobileclip_s0",
     )
     weights.add_argument("--model", required=True, metavar="NAME", help="name of config/models")
     weights.add_argument("--pretrained", type=Path, required=True, help=WEIGHTS)
     weights.add_argument("--output", type=Path, required=True, help="folder that receives the model")
-    export = _command(
-        *(commands, "export", _export, "Write the towers of a folded model for ONNX Runtime and Core ML."),
-        "--model MobileCLIP-S0 --output results/export/MobileCLIP-S0",
+    export = cli.command(
+        commands,
+        "export",
+        _export,
+        "Write the towers of a folded model for ONNX Runtime and Core ML.",
+        "python -m clipdr.models export --model MobileCLIP-S0 --output results/export/MobileCLIP-S0",
     )
     export.add_argument("--model", required=True, metavar="NAME", help=NAME)
     export.add_argument("--pretrained", type=Path, help=f"{WEIGHTS} (default: random weights)")
     export.add_argument("--output", type=Path, required=True, help="folder that receives the networks")
-    latency = _command(
-        *(commands, "latency", _latency, "Time the towers of an exported model on this computer."),
+    latency = cli.command(
+        commands,
+        "latency",
+        _latency,
+        "Time the towers of an exported model on this computer.",
+        "python -m clipdr.models latency "
         "--model MobileCLIP-S0 --export results/export/MobileCLIP-S0 "
         "--output results/models/latency/MobileCLIP-S0.json",
     )
@@ -86,15 +100,6 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     )
     latency.add_argument("--output", type=Path, required=True, help="JSON file to write")
     return parser.parse_args(words)
-
-
-def _command(commands, name: str, run, what: str, example: str) -> argparse.ArgumentParser:
-    """Add a command whose --help, like `cli.parser`'s, ends with an example."""
-    made = cli.parser("clipdr.models", what, f"python -m clipdr.models {name} {example}")
-    keep = {"description": what, "epilog": made.epilog, "formatter_class": made.formatter_class}
-    command = commands.add_parser(name, help=what, **keep)
-    command.set_defaults(run=run)
-    return command
 
 
 if __name__ == "__main__":

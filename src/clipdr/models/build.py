@@ -36,6 +36,10 @@ def build(config: dict, name: str) -> nn.Module:
 
     cfg = copy.deepcopy(config["model_cfg"])
     cfg.pop("custom_text", None)  # one form for all: towers `visual` and `text`
+    # Weights of towers must not be fetched: they are random here, or loaded afterwards.
+    cfg["vision_cfg"].pop("timm_model_pretrained", None)
+    if "hf_model_name" in cfg["text_cfg"]:
+        cfg["text_cfg"]["hf_model_pretrained"] = False
     mct = cfg["text_cfg"].pop("mct", None)
     stem_padding = cfg["vision_cfg"].pop("stem_padding", None)
     norm_eps = cfg["vision_cfg"].pop("norm_eps", None)

@@ -29,6 +29,7 @@ from clipdr.files import atomic_dir, sha256_file
 from clipdr.models import reparameterize
 from clipdr.models.build import build, image_side
 from clipdr.models.registry import configuration
+from clipdr.models.weights import load_pretrained
 
 TOWERS = {"image": "image", "text": "tokens"}  # tower -> name of its input
 OUTPUT = "embedding"
@@ -76,8 +77,7 @@ def inference_network(name: str, pretrained: Path | None = None) -> nn.Module:
 
     Raises UserError as `export` does.
     """
-    model = training_network(name, pretrained)
-    return reparameterize(model)
+    return reparameterize(training_network(name, pretrained))
 
 
 def training_network(name: str, pretrained: Path | None = None) -> nn.Module:
@@ -87,13 +87,12 @@ def training_network(name: str, pretrained: Path | None = None) -> nn.Module:
         raise UserError(
             f"{name}: only CLIP with open_clip's own text tower can be exported, not CoCa or Hugging Face's"
         )
-    torch.manual_seed(SEED)
-    model = build(config, name).eval()
-    if pretrained is None:
-        disturb(model)
-    else:
-        from clipdr.models.weights import load_pretrained
-
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        model = build(config, name).eval()
+        if pretrained is None:
+            disturb(model)
+    if pretrained is not None:
         load_pretrained(model, pretrained, name)
     return model
 

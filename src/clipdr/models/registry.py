@@ -53,10 +53,6 @@ def _of_open_clip(name: str) -> dict:
             "config/models and `python -c 'import open_clip; print(open_clip.list_models())'` have the names"
         )
     model_cfg = open_clip.get_model_config(plain)
-    # OpenAI's weights, and timm's towers, must not be fetched when a random model is asked for.
-    model_cfg["vision_cfg"].pop("timm_model_pretrained", None)
-    if "hf_model_name" in model_cfg["text_cfg"]:
-        model_cfg["text_cfg"]["hf_model_pretrained"] = False
     preprocess_cfg = _published_preprocessing(plain)
     return {"model_cfg": model_cfg, **({"preprocess_cfg": preprocess_cfg} if preprocess_cfg else {})}
 

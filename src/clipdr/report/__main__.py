@@ -60,11 +60,18 @@ def _arguments():
     )
     parser = cli.parser("clipdr.report", "Write tables and pictures from evaluation records.", table)
     commands = parser.add_subparsers(required=True, metavar="table|figure|latency|chain")
-    for name, run, output in (
-        ("table", _table, "path without ending; .csv, .md and .tex are written"),
-        ("figure", _figure, "PNG to write; of an experiment with settings in its rows"),
+    of_table2 = "--experiment config/experiments/table2.yaml --scale config/scales/mini.yaml --output results"
+    for name, run, output, example in (
+        ("table", _table, "path without ending; .csv, .md and .tex are written", f"{of_table2}/tables/table2"),
+        (
+            "figure",
+            _figure,
+            "PNG to write; of an experiment with settings in its rows",
+            f"{of_table2}/figures/table2.png",
+        ),
     ):
-        command = commands.add_parser(name, help=f"{name} of an experiment, reproduced beside published")
+        what = f"{name} of an experiment, reproduced beside published"
+        command = cli.command(commands, name, run, what, f"python -m clipdr.report {name} {example}")
         command.add_argument("--experiment", type=Path, required=True, help="experiment file")
         command.add_argument(
             "--scale", type=Path, required=True, help="scale file; models and suites are found beside it"
@@ -73,18 +80,29 @@ def _arguments():
             "--results", type=Path, default=Path("results"), help="folder with runs/ and models/ (%(default)s)"
         )
         command.add_argument("--output", type=Path, required=True, help=output)
-        command.set_defaults(run=run)
-    latency = commands.add_parser("latency", help="published accuracy over latency, measured here and published")
+    latency = cli.command(
+        commands,
+        "latency",
+        _latency,
+        "published accuracy over latency, measured here and published",
+        "python -m clipdr.report latency --experiment config/experiments/table7.yaml --column Avg-38 "
+        "--output results/figures/figure1.png",
+    )
     latency.add_argument("--experiment", type=Path, required=True, help="experiment file; models are found beside it")
     latency.add_argument("--results", type=Path, default=Path("results"), help="folder with models/ (%(default)s)")
     latency.add_argument("--column", required=True, help="column of the experiment with the published accuracy")
     latency.add_argument("--output", type=Path, required=True, help="PNG to write")
-    latency.set_defaults(run=_latency)
-    chain = commands.add_parser("chain", help="picture of the chain of stages with images of the pool")
+    chain = cli.command(
+        commands,
+        "chain",
+        _chain,
+        "picture of the chain of stages with images of the pool",
+        "python -m clipdr.report chain --pool results/pool/emoji --captions results/captions/emoji/12M.parquet "
+        "--output results/figures/chain.png",
+    )
     chain.add_argument("--pool", type=Path, required=True, help="pool folder: shards and index.parquet")
     chain.add_argument("--captions", type=Path, required=True, help="parquet file with uid and syn")
     chain.add_argument("--output", type=Path, required=True, help="PNG to write")
-    chain.set_defaults(run=_chain)
     return parser.parse_args()
 
 
