@@ -6,6 +6,7 @@ the rows, not the level. Columns without any published value are left to the tab
 of the PNG depend on the records alone (and on the versions of matplotlib and its fonts).
 """
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def draw(experiment: Mapping, scale: Mapping, scale_name: str, runs: Iterable, r
     with sns.axes_style("whitegrid", {"axes.edgecolor": "0.8", "grid.color": "0.92"}), plt.rc_context({"font.size": 9}):
         figure, grid = plt.subplots(lines, per_line, figsize=size, layout="constrained", squeeze=False)
         figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
-        figure.suptitle(f"{experiment['title']} ({experiment['source']})", fontsize=12)
+        title = f"{experiment['title']} ({experiment['source']})"
+        figure.suptitle(textwrap.fill(title, int(10 * size[0])), fontsize=12)  # about ten characters to the inch
         figure.supxlabel(
             "dots: seeds; bars: standard deviation; the panels have x-axes of their own", fontsize=8, color="0.4"
         )
