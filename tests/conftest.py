@@ -41,6 +41,7 @@ def _config(embed_dim: int, side: int, mean: float, std: float) -> dict:
                 "eos_id": 2,
                 "pad_id": 0,
             },
+            "custom_text": True,
         },
         "preprocess_cfg": {"mean": [mean] * 3, "std": [std] * 3, "interpolation": "bilinear"},
     }
@@ -68,7 +69,6 @@ def captioner_config():
     model["text_cfg"] |= {"embed_cls": True, "output_tokens": True}
     model["multimodal_cfg"] = {"context_length": 12, "vocab_size": 300, "width": 16, "heads": 2, "layers": 1}
     model["text_cfg"]["width"] = 16
-    model["custom_text"] = True
     return config
 
 

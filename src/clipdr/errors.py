@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read, and the hint it ends with."""
+"""The one exception that a user is meant to read, and the hints it ends with."""
 
 import difflib
 from collections.abc import Iterable
@@ -13,3 +13,8 @@ def nearest(word: object, known: Iterable[str]) -> str:
     lower = {entry.lower(): entry for entry in known}
     match = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=0.5)
     return f"; did you mean {lower[match[0]]!r}?" if match else ""
+
+
+def listed(names: Iterable) -> str:
+    """The names with commas between them."""
+    return ", ".join(map(str, names)) or "none"

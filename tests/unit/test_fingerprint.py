@@ -168,3 +168,18 @@ def test_the_closure_covers_what_python_really_imports():
     assert set(loaded.split()) <= set(closure("clipdr.config", REPO))
     assert "clipdr.errors" in closure("clipdr.config", REPO)
     assert "clipdr.fingerprint" not in closure("clipdr.config", REPO)
+
+
+@pytest.mark.parametrize(
+    ("module", "others"),
+    [
+        ("clipdr.train.run", ["clipdr.models.registry", "clipdr.schema", "clipdr.evaluate"]),
+        ("clipdr.zoo.train", ["clipdr.models.registry", "clipdr.losses.reinforced"]),
+        ("clipdr.models.export", ["clipdr.config", "clipdr.experiments", "clipdr.models.counts"]),
+        ("clipdr.models.latency", ["clipdr.config", "clipdr.models.create"]),
+    ],
+)
+def test_expensive_work_does_not_depend_on_what_it_does_not_use(module, others):
+    for other in others:
+        assert closure(other, REPO)  # it exists
+        assert other not in closure(module, REPO)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from clipdr.config import load_models
 from clipdr.models import load_model, load_tokenizer, new_model, preprocessing, save_weights
+from clipdr.models.registry import load_models
 
 REPO = Path(__file__).parents[2]
 SRC = REPO / "src"

@@ -50,7 +50,8 @@ rule counts:
 rule export:
     """Both towers of a full-size network, reparameterized and with random weights, for ONNX Runtime and Core ML."""
     output:
-        onnx=expand("results/export/{{network}}/{tower}.onnx", tower=["image", "text"]),
+        # Up to 0.6 GB, with weights that nobody needs once the latency is measured.
+        onnx=temp(expand("results/export/{{network}}/{tower}.onnx", tower=["image", "text"])),
         coreml=directory(expand("results/export/{{network}}/{tower}.mlpackage", tower=["image", "text"])),
         report="results/export/{network}/export.json",
     log:

@@ -45,7 +45,7 @@ def new_model(config: dict, tokenizer: Path, folder: Path, seed: int):
     """Write a model folder without weights; returns its random model, in training mode, and its tokenizer.
 
     Args:
-        config: `{"model_cfg": …, "preprocess_cfg": …}`, as `clipdr.config.load_models` gives it.
+        config: `{"model_cfg": …, "preprocess_cfg": …}`, as `clipdr.models.registry.load_models` gives it.
         tokenizer: folder with the tokenizer's files.
         folder: receives the configuration and the tokenizer.
         seed: of the initial weights.
@@ -55,7 +55,6 @@ def new_model(config: dict, tokenizer: Path, folder: Path, seed: int):
     from clipdr.models.build import build
 
     folder.mkdir(parents=True, exist_ok=True)
-    config = {**config, "model_cfg": {**config["model_cfg"], "custom_text": True}}  # the form that `build` gives
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     for name in TOKENIZER:
         shutil.copy(tokenizer / name, folder)

@@ -16,11 +16,11 @@ def main() -> None:
 
 
 def _counts(args) -> None:
-    from clipdr.config import load_models
     from clipdr.models.counts import count_all, markdown
-    from clipdr.models.registry import ROOT
+    from clipdr.models.registry import load_models
+    from clipdr.schema import REPOSITORY
 
-    print(markdown(count_all(args.model or load_models(ROOT), args.output, args.table)))
+    print(markdown(count_all(args.model or load_models(REPOSITORY), args.output, args.table)))
 
 
 def _import(args) -> None:

@@ -4,14 +4,27 @@ Where both know a name, it means the paper's network as config/models has it; `o
 """
 
 import copy
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from clipdr.config import load_models
-from clipdr.errors import UserError, nearest
+from clipdr.errors import UserError, listed, nearest
+from clipdr.schema import REPOSITORY, load
 
-ROOT = Path(__file__).resolve().parents[3]
 OPEN_CLIP = "open_clip:"
+
+
+def load_models(root: Path) -> dict[str, dict]:
+    """Name -> `{"model_cfg": …, "preprocess_cfg": …}`, of every model in config/models/*.yaml."""
+    models: dict[str, dict] = {}
+    for path in sorted((Path(root) / "config/models").glob("*.yaml")):
+        source = f"config/models/{path.name}"
+        data = load(root, source, "models")
+        for name, model in data["models"].items():
+            if name in models:
+                raise UserError(f"{source}: models: {name!r} stands in another file of config/models too; rename one")
+            models[name] = _model(data, name, model, source)
+    return models
 
 
 def configuration(name: str, preprocess_cfg: dict | None = None) -> dict:
@@ -40,7 +53,23 @@ def open_clip_name(name: str) -> str | None:
 
 @cache
 def _known() -> dict[str, dict]:
-    return load_models(ROOT)
+    return load_models(REPOSITORY)
+
+
+def _model(data: Mapping, name: str, model: Mapping, source: str) -> dict:
+    """open_clip's configuration of one model: its two towers put together."""
+    for tower in ("image", "text"):
+        if model[tower] not in data[tower]:
+            hint = f"{nearest(model[tower], data[tower])} (known: {listed(data[tower])})"
+            raise UserError(f"{source}: models.{name}.{tower}: {model[tower]!r} is not in {tower}{hint}")
+    model_cfg = {
+        "embed_dim": model["embed_dim"],
+        "vision_cfg": dict(data["image"][model["image"]]),
+        "text_cfg": {**data.get("text_cfg", {}), **data["text"][model["text"]]},
+        **({"multimodal_cfg": dict(model["multimodal_cfg"])} if "multimodal_cfg" in model else {}),
+        "custom_text": True,
+    }
+    return {"model_cfg": model_cfg, "preprocess_cfg": dict(data["preprocess_cfg"])}
 
 
 def _of_open_clip(name: str) -> dict:

@@ -26,8 +26,7 @@ def _latency(args) -> None:
     from clipdr import config
     from clipdr.report.latency import draw
 
-    experiment = config.load_yaml(args.experiment)
-    config.validate(experiment, "experiment", str(args.experiment))
+    experiment = _valid(args.experiment, "experiment")
     root = args.experiment.resolve().parents[2]
     config.check_experiment(experiment, config.load_models(root), str(args.experiment))
     draw(experiment, args.results, args.column, args.output)
@@ -45,12 +44,18 @@ def _planned(args) -> tuple:
     from clipdr.experiments import plan
 
     root = args.scale.resolve().parents[2]
-    experiment, scale = config.load_yaml(args.experiment), config.load_yaml(args.scale)
-    config.validate(experiment, "experiment", str(args.experiment))
-    config.validate(scale, "scale", str(args.scale))
+    experiment, scale = _valid(args.experiment, "experiment"), _valid(args.scale, "scale")
     suite, models = config.load_suite(root, scale["evaluation"]["suite"]), config.load_models(root)
     config.check(experiment, scale, models, suite, str(args.experiment), str(args.scale))
     return experiment, scale, args.scale.stem, plan(experiment, scale, models)
+
+
+def _valid(path: Path, kind: str) -> dict:
+    from clipdr.schema import load_yaml, validate
+
+    data = load_yaml(path)
+    validate(data, kind, str(path))
+    return data
 
 
 def _arguments():
