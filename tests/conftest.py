@@ -93,6 +93,16 @@ def teachers(tmp_path_factory, tokenizer):
 
 
 @pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """An exported miniature: a convolutional image tower, a hybrid text tower that pools at the end of the text."""
+    from clipdr.models.export import export
+
+    folder = tmp_path_factory.mktemp("export") / "mini-mct-2"
+    export("mini-mct-2", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def pool(tmp_path_factory):
     """(folder, index) of six random images of odd sizes in two shards."""
     from clipdr.files import sha256

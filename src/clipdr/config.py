@@ -1,7 +1,8 @@
 """Reading and checking everything in config/, so that a typing error is one clear line before any job starts.
 
 The schemas say what one file may say (`clipdr.schema`), `check` what the files must say together. A UserError is one
-line that names the file, the key and the fix. Models are read where they are built, in `clipdr.models.registry`.
+line that names the file, the key and the fix. Models are read by
+`clipdr.model_files`.
 
 `root` is the repository folder everywhere, so that nothing depends on the working directory.
 """
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from clipdr.errors import UserError, listed, nearest
 from clipdr.experiments import NETWORK_COLUMNS, evaluation_columns, has_runs, plan
-from clipdr.models.registry import load_models
+from clipdr.model_files import load_models
 from clipdr.schema import load, validate
 
 

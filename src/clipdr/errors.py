@@ -8,11 +8,11 @@ class UserError(Exception):
     """Something outside the code is wrong: a file, a key, the network. One line: what, where, and the fix."""
 
 
-def nearest(word: object, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` with the entry of `known` most like `word`, or an empty string if none is like it."""
+def nearest(word: object, known: Iterable[str], n: int = 1) -> str:
+    """`; did you mean 'x'?` with the entries of `known` most like `word`, at most n, or nothing if none is like it."""
     lower = {entry.lower(): entry for entry in known}
-    match = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=0.5)
-    return f"; did you mean {lower[match[0]]!r}?" if match else ""
+    matches = difflib.get_close_matches(str(word).lower(), lower, n=n, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(lower[match]) for match in matches)}?" if matches else ""
 
 
 def listed(names: Iterable) -> str:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from clipdr import model_files
 from clipdr.errors import UserError
 from clipdr.models import __main__ as command
 from clipdr.models import counts, registry
@@ -160,7 +161,7 @@ def run(monkeypatch, *words: str) -> None:
 
 
 def test_without_a_command_all_models_are_printed(monkeypatch, capsys):
-    monkeypatch.setattr(registry, "load_models", lambda root: dict.fromkeys(NAMES))
+    monkeypatch.setattr(model_files, "load_models", lambda root: dict.fromkeys(NAMES))
     run(monkeypatch)
     assert capsys.readouterr().out == counts.markdown([counted(name) for name in NAMES]) + "\n"
 

@@ -1,4 +1,4 @@
-"""Exported files give what torch gives, on networks in which every weight has a say; latencies are of those files.
+"""Exported files give what torch gives, on networks in which every weight has a say.
 
 Core ML does not run here. Its programs are run by `evaluate` below, which follows the specification of MIL's operators
 (apple.github.io/coremltools/source/coremltools.converters.mil.mil.ops.defs.html) operator by operator.
@@ -6,8 +6,6 @@ Core ML does not run here. Its programs are run by `evaluate` below, which follo
 
 import json
 import shutil
-import statistics
-import time
 
 import numpy as np
 import onnx
@@ -18,9 +16,10 @@ from torch.nn import functional as F
 
 from clipdr.errors import UserError
 from clipdr.models import export as exporter
-from clipdr.models import latency
+from clipdr.models import probe
 from clipdr.models.build import build
-from clipdr.models.export import TOLERANCE, check_coreml, check_onnx, inference_network, random_inputs, tower_of
+from clipdr.models.export import TOLERANCE, check_coreml, check_onnx
+from clipdr.models.probe import inference_network, random_inputs, tower_of
 from clipdr.models.registry import configuration
 
 NAME = "mini-mct-2"
@@ -39,14 +38,6 @@ RESNET = OPEN_CLIP | {
     "quick_gelu": False,
     "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 64, "head_width": 16},
 }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """An exported miniature: a convolutional image tower, a hybrid text tower that pools at the end of the text."""
-    output = tmp_path_factory.mktemp("export") / NAME
-    exporter.export(NAME, output)
-    return output
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +96,7 @@ def test_trained_weights_are_not_touched(tmp_path):
     torch.manual_seed(1)
     trained = build(configuration(NAME), NAME)
     torch.save(trained.state_dict(), tmp_path / "weights.pt")
-    loaded = exporter.training_network(NAME, tmp_path / "weights.pt").state_dict()
+    loaded = probe.training_network(NAME, tmp_path / "weights.pt").state_dict()
     assert all(torch.equal(value, loaded[key]) for key, value in trained.state_dict().items())
 
 
@@ -125,16 +116,16 @@ def test_random_texts_end_where_the_tower_pools(config):
 # --- ONNX ---
 
 
-def test_export_writes_files_and_a_report(folder):
-    report = json.loads((folder / "export.json").read_text())
+def test_export_writes_files_and_a_report(exported):
+    report = json.loads((exported / "export.json").read_text())
     assert report["network"] == NAME and report["weights"] == {"random": True, "seed": 0}
     assert report["normalised"] is False and report["logit_scale"] == pytest.approx(1 / 0.07)
     assert report["versions"].keys() >= {"torch", "onnx", "onnxscript", "onnxruntime", "coremltools"}
-    assert {path.name for path in folder.iterdir()} == {
+    assert {path.name for path in exported.iterdir()} == {
         *("export.json", "image.onnx", "text.onnx", "image.mlpackage", "text.mlpackage")
     }
     for tower, shape in (("image", [1, 3, 32, 32]), ("text", [1, 16])):
-        entry, file = report[tower], folder / f"{tower}.onnx"
+        entry, file = report[tower], exported / f"{tower}.onnx"
         assert entry["input"]["shape"] == shape and entry["output"] == {"name": "embedding", "shape": [1, 64]}
         assert 0 <= entry["onnx"]["max_relative_error"] <= TOLERANCE < 0.1 < entry["spread"]
         assert entry["onnx"]["bytes"] == file.stat().st_size > 4 * entry["params"]
@@ -144,31 +135,31 @@ def test_export_writes_files_and_a_report(folder):
         assert 2 * entry["params"] < entry["coreml"]["bytes"] < 3 * entry["params"]
 
 
-def test_onnx_is_one_file_without_traces_of_this_machine(folder):
+def test_onnx_is_one_file_without_traces_of_this_machine(exported):
     for tower in ("image", "text"):
-        model = onnx.load(folder / f"{tower}.onnx", load_external_data=False)
+        model = onnx.load(exported / f"{tower}.onnx", load_external_data=False)
         assert not any(tensor.external_data for tensor in model.graph.initializer)
         assert str(exporter.__file__).rpartition("/")[0].encode() not in model.SerializeToString()
         assert b"site-packages" not in model.SerializeToString()
 
 
 @pytest.mark.parametrize("tower", ["image", "text"])
-def test_onnx_gives_what_torch_gives(folder, model, tower):
+def test_onnx_gives_what_torch_gives(exported, model, tower):
     """Compared by onnx's own evaluator too, operator by operator in numpy: it shares no code with ONNX Runtime."""
     from onnx.reference import ReferenceEvaluator
 
-    path = folder / f"{tower}.onnx"
+    path = exported / f"{tower}.onnx"
     net, inputs, outputs = towers(model, tower)
-    name = exporter.TOWERS[tower]
+    name = probe.TOWERS[tower]
     assert check_onnx(path, name, inputs, outputs, NAME)["max_relative_error"] <= TOLERANCE
     evaluator = ReferenceEvaluator(str(path))
     (found,) = evaluator.run(None, {name: inputs[2].numpy()})
     assert exporter.relative_error(torch.from_numpy(found), outputs[2])[1] <= TOLERANCE
 
 
-def test_a_changed_weight_is_refused(folder, model, tmp_path):
+def test_a_changed_weight_is_refused(exported, model, tmp_path):
     path = tmp_path / "text.onnx"
-    changed = onnx.load(folder / "text.onnx")
+    changed = onnx.load(exported / "text.onnx")
     tensor = max((t for t in changed.graph.initializer if "resblocks" in t.name), key=lambda t: len(t.raw_data))
     values = onnx.numpy_helper.to_array(tensor).copy()
     values[0] += 0.1
@@ -179,10 +170,10 @@ def test_a_changed_weight_is_refused(folder, model, tmp_path):
         check_onnx(path, "tokens", inputs, outputs, NAME)
 
 
-def test_other_inputs_are_refused(folder, model):
+def test_other_inputs_are_refused(exported, model):
     _, inputs, outputs = towers(model, "image")
     with pytest.raises(UserError, match="takes and gives"):
-        check_onnx(folder / "image.onnx", "img", inputs, outputs, NAME)
+        check_onnx(exported / "image.onnx", "img", inputs, outputs, NAME)
 
 
 def test_a_failed_export_keeps_nothing(tmp_path, monkeypatch):
@@ -389,9 +380,9 @@ OPERATORS = {
 
 
 @pytest.mark.parametrize("tower", ["image", "text"])
-def test_core_mls_program_computes_what_torch_computes(folder, model, tower):
+def test_core_mls_program_computes_what_torch_computes(exported, model, tower):
     _, inputs, outputs = towers(model, tower)
-    for found, true in zip(evaluate(folder / f"{tower}.mlpackage", inputs), outputs, strict=True):
+    for found, true in zip(evaluate(exported / f"{tower}.mlpackage", inputs), outputs, strict=True):
         assert exporter.relative_error(found, true)[1] < FLOAT16
 
 
@@ -406,11 +397,11 @@ def test_all_kinds_of_towers_in_float32(config, tower, tmp_path):
     if isinstance(config, dict):
         torch.manual_seed(0)
         model = build({"model_cfg": config}, "small").eval()
-        exporter.disturb(model)
+        probe.disturb(model)
     else:
         model = inference_network(config)
     net, inputs, outputs = towers(model, tower)
-    name = exporter.TOWERS[tower]
+    name = probe.TOWERS[tower]
     program = torch.export.export(net, (inputs[0],))
     exporter.write_onnx(program, name, tmp_path / "x.onnx", "small")
     check_onnx(tmp_path / "x.onnx", name, inputs, outputs, "small")
@@ -419,9 +410,9 @@ def test_all_kinds_of_towers_in_float32(config, tower, tmp_path):
         assert exporter.relative_error(found, true)[1] < TOLERANCE
 
 
-def test_core_ml_packages_take_and_give_what_they_should(folder, model):
+def test_core_ml_packages_take_and_give_what_they_should(exported, model):
     net, inputs, outputs = towers(model, "text")
-    package = folder / "text.mlpackage"
+    package = exported / "text.mlpackage"
     report = check_coreml(package, net, "tokens", inputs[0], outputs[0], NAME)
     assert report["specification_version"] == 8 and report["operations"]["gelu"] == 6
     with pytest.raises(UserError, match="takes and gives"):
@@ -432,76 +423,3 @@ def test_core_ml_packages_take_and_give_what_they_should(folder, model):
     with pytest.raises(UserError, match="holds weights"):
         check_coreml(package, net, "tokens", inputs[0], outputs[0], NAME)
     net.transformer.resblocks.pop(-1)
-
-
-# --- latency ---
-
-
-def test_latency_file(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(latency, "SECONDS", 0.01)
-    monkeypatch.setattr(latency, "WARM_UP", 0.01)
-    result = latency.measure(NAME, folder, tmp_path / "l" / "x.json", 1, 30)
-    assert json.loads((tmp_path / "l" / "x.json").read_text()) == result
-    assert result.keys() == {"network", "device", "threads", "batch_size", "versions", "image", "text"}
-    assert (result["network"], result["threads"], result["batch_size"]) == (NAME, 1, 1)
-    assert result["device"].endswith((" cores", " core")) and result["versions"].keys() == {"torch", "onnxruntime"}
-    for tower in ("image", "text"):
-        assert result[tower].keys() == {"onnxruntime", "torch"}
-        for entry in result[tower].values():
-            assert entry.keys() == {"median_ms", "q1_ms", "q3_ms", "runs"} and entry["runs"] >= 30
-            assert 0 < entry["q1_ms"] <= entry["median_ms"] <= entry["q3_ms"] < 1000
-
-
-def test_backends_take_turns_until_both_have_enough(monkeypatch):
-    monkeypatch.setattr(latency, "WARM_UP", 0.01)
-    order = []
-
-    def call(name, seconds):
-        order.append(name)
-        time.sleep(seconds)
-
-    calls = {"a": lambda: call("a", 0.002), "b": lambda: call("b", 0.02)}
-    times = latency.alternate(calls, 20, 0.5)
-    assert sum(times["a"]) >= 0.5 and len(times["b"]) >= 20
-    assert 0.002 <= statistics.median(times["a"]) < 0.02 <= statistics.median(times["b"])
-    assert sum(a != b for a, b in zip(order, order[1:], strict=False)) >= 6
-
-
-def test_slow_networks_get_fewer_runs(monkeypatch):
-    for name, value in {"LONG": 0.5, "WARM_UP": 0.01}.items():
-        monkeypatch.setattr(latency, name, value)
-    times = latency.alternate({"slow": lambda: time.sleep(0.02)}, 10**6, 0.1)
-    assert latency.MIN_RUNS <= len(times["slow"]) < 100
-
-
-def test_summary_is_median_and_quartiles():
-    assert latency.summary([0.004, 0.001, 0.002, 0.005, 0.003]) == pytest.approx(
-        {"median_ms": 3.0, "q1_ms": 2.0, "q3_ms": 4.0, "runs": 5}
-    )
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda f: shutil.rmtree(f), r"export.json is missing; export mini-mct-2 first"),
-        (lambda f: (f / "export.json").write_text("{}"), "no report of an export"),
-        (lambda f: (f / "text.onnx").unlink(), r"text.onnx is missing; delete"),
-        (lambda f: (f / "text.onnx").write_bytes(b"x"), r"text.onnx is not the file that was compared with torch"),
-    ],
-)
-def test_exports_that_cannot_be_measured(folder, tmp_path, change, message):
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    change(copy)
-    with pytest.raises(UserError, match=message):
-        latency.measure(NAME, copy, tmp_path / "x.json", 1, 30)
-    assert not (tmp_path / "x.json").exists()
-
-
-def test_measuring_needs_the_same_network_and_enough_runs(folder, tmp_path):
-    with pytest.raises(UserError, match="is of network 'mini-mct-2', not 'mini-mct-4'"):
-        latency.measure("mini-mct-4", folder, tmp_path / "x.json", 1, 30)
-    with pytest.raises(UserError, match="--runs is 29"):
-        latency.measure(NAME, folder, tmp_path / "x.json", 1, 29)
-    with pytest.raises(UserError, match="--threads is 0"):
-        latency.measure(NAME, folder, tmp_path / "x.json", 0, 30)

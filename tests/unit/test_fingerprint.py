@@ -173,8 +173,8 @@ def test_the_closure_covers_what_python_really_imports():
 @pytest.mark.parametrize(
     ("module", "others"),
     [
-        ("clipdr.train.run", ["clipdr.models.registry", "clipdr.schema", "clipdr.evaluate"]),
-        ("clipdr.zoo.train", ["clipdr.models.registry", "clipdr.losses.reinforced"]),
+        ("clipdr.train.run", ["clipdr.models.create", "clipdr.model_files", "clipdr.evaluate"]),
+        ("clipdr.zoo.train", ["clipdr.models.create", "clipdr.losses.reinforced"]),
         ("clipdr.models.export", ["clipdr.config", "clipdr.experiments", "clipdr.models.counts"]),
         ("clipdr.models.latency", ["clipdr.config", "clipdr.models.create"]),
     ],

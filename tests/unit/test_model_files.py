@@ -7,7 +7,7 @@ import pytest
 import yaml
 from refusals import refused
 
-from clipdr.models.registry import load_models
+from clipdr.model_files import load_models
 
 REPO = Path(__file__).parents[2]
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from clipdr.model_files import load_models
 from clipdr.models import load_model, load_tokenizer, new_model, preprocessing, save_weights
-from clipdr.models.registry import load_models
 
 REPO = Path(__file__).parents[2]
 SRC = REPO / "src"
@@ -37,7 +37,8 @@ def test_every_weight_is_initialised_from_the_seed(name, tokenizer, tmp_path, po
 
 
 def test_preprocessing_is_the_configurations(model_config, tokenizer, tmp_path):
-    config = model_config | {"preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}
+    given = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "interpolation": "bicubic"}
+    config = model_config | {"preprocess_cfg": given}
     assert preprocessing(new_model(config, tokenizer, tmp_path, 0)[0]) == (32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 

@@ -12,10 +12,11 @@ from refusals import refused
 from torchvision.transforms import v2
 
 from clipdr.errors import UserError
-from clipdr.models import create_model, load_model, preprocessing
+from clipdr.model_files import load_models
+from clipdr.models import create_model, load_model, preprocessing, registry
 from clipdr.models.build import build
 from clipdr.models.create import import_weights
-from clipdr.models.registry import configuration, load_models, open_clip_name
+from clipdr.models.registry import configuration, open_clip_name
 
 REPO = Path(__file__).parents[2]
 NAMES = list(load_models(REPO))
@@ -164,6 +165,37 @@ def test_the_seed_decides_the_weights(tokenizer):
     assert any((value != other[key]).any() for key, value in first.items())
 
 
+def test_a_package_without_its_repository_does_not_take_open_clips_networks_for_the_papers(tmp_path, monkeypatch):
+    registry._known.cache_clear()
+    monkeypatch.setattr(registry, "REPOSITORY", tmp_path)
+    try:
+        assert "config/models has no models; clipdr runs from its repository" in refused(create_model, "MobileCLIP-S1")
+    finally:
+        registry._known.cache_clear()
+
+
+def test_a_tokenizer_that_cannot_be_fetched(monkeypatch):
+    def unreachable(name):
+        raise OSError("We couldn't connect to the Hub.\nMore lines")
+
+    monkeypatch.setattr(open_clip, "get_tokenizer", unreachable)
+    message = refused(create_model, "ViT-B-16-SigLIP")
+    assert message.startswith("ViT-B-16-SigLIP: its tokenizer, timm/ViT-B-16-SigLIP of the Hugging Face Hub, cannot be")
+
+
+@pytest.mark.parametrize(
+    ("name", "warned"), [("RN50", ["openai", "yfcc15m", "cc12m"]), ("RN50-quickgelu", []), ("ViT-B-32-256", [])]
+)
+def test_weights_with_another_activation_are_warned_of(name, warned, monkeypatch, caplog):
+    """QuickGELU and GELU have the same weights, so that no key or shape tells them apart."""
+    monkeypatch.setattr("clipdr.models.create.load_pretrained", lambda *args: None)
+    monkeypatch.setattr(logging.getLogger("clipdr"), "propagate", True)
+    with torch.device("meta"):
+        create_model(name, "weights.pt")
+    assert ("QuickGELU" in caplog.text) == bool(warned)
+    assert all(tag in caplog.text for tag in warned)
+
+
 def test_missing_weights_are_an_error(tokenizer):
     assert "missing.pt" in refused(create_model, "mini-student", pretrained="missing.pt", tokenizer=tokenizer)
 
@@ -264,7 +296,22 @@ def test_half_a_preprocessing_is_refused(key):
     """open_clip would fill up the rest with OpenAI's."""
     part = {name: value for name, value in CUSTOM.items() if name != key}
     message = refused(on_meta, "ViT-S-16", preprocess_cfg=part)
-    assert "ViT-S-16" in message and "preprocess_cfg" in message and key in message
+    assert message == f"ViT-S-16: preprocess_cfg has no {key!r}; add it"
+    assert message == refused(on_meta, "ViT-S-16", preprocess_cfg={**part, key: None})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mean": [0.1]}, "mean [0.1]; write one number per channel"),
+        ({"std": [1, 0, 1]}, "std [1, 0, 1]; write numbers above 0"),
+        ({"interpolation": "cubic"}, "open_clip cannot use preprocess_cfg"),
+        ({"resize_mode": "sqush"}, "open_clip cannot use preprocess_cfg"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_a_preprocessing_that_is_wrong(change, message):
+    assert message in refused(on_meta, "ViT-S-16", preprocess_cfg=CUSTOM | change)
 
 
 @pytest.mark.parametrize(
@@ -275,12 +322,21 @@ def test_half_a_preprocessing_is_refused(key):
         (torch.zeros(1, 1, 32, 32), r"images have shape \[1, 1, 32, 32\]"),
         (torch.zeros(3, 32, 32), r"images have shape \[3, 32, 32\]"),
         (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "images are torch.uint8; .*floating point"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.float64), "images are torch.float64, the model's weights torch.float32"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.float16), "images are torch.float16, the model's weights torch.float32"),
     ],
 )
 def test_wrong_images(mini, img, message):
-    for call in (mini.visual, mini.encode_image, mini):
+    for call in (mini.visual, mini.encode_image, mini, lambda img: mini.visual(x=img)):
         with pytest.raises(UserError, match=message):
             call(img)
+
+
+def test_autocast_converts_images(mini):
+    img = torch.rand(1, 3, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = mini.visual(img.bfloat16())
+    torch.testing.assert_close(half.float(), mini.visual(img), rtol=0.1, atol=0.1)
 
 
 # ---- texts
@@ -347,7 +403,7 @@ def test_a_tokenizer_that_would_be_ignored_is_refused(name, tokenizer):
         (torch.zeros(2, 15, dtype=torch.int64), r"tokens have shape \[2, 15\]; .* \[batch, 16\]"),
         (torch.zeros(2, 77, dtype=torch.int64), r"tokens have shape \[2, 77\]"),
         (torch.zeros(16, dtype=torch.int64), r"tokens have shape \[16\]"),
-        (torch.zeros(2, 16), "tokens are torch.float32; .*integers"),
+        (torch.zeros(2, 16), "tokens are torch.float32; .*int64"),
         (torch.zeros(2, 16, dtype=torch.bool), "tokens are torch.bool"),
     ],
 )

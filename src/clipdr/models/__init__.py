@@ -1,8 +1,8 @@
 """Models: by name with `create_model`, or as a folder of `open_clip_config.json`, weights, and tokenizer files.
 
 A folder is the layout that open_clip reads under the name `local-dir:<folder>`, so that any tool built on open_clip can
-use what is trained here like a published weight. Networks that open_clip does not have (MCt, the padded stem) carry
-keys that it refuses.
+use what is trained here like a published weight. Networks that open_clip does not have carry keys that it refuses (MCt,
+the padded stem), or are timm's only after `import clipdr.models.mini` (miniatures of MCi and FastViT).
 
 A model has `visual`, `text` (or CoCa's parts) and `logit_scale`. Those of `create_model` and `load_model` also have
 `preprocess`, PIL image -> float tensor [3, S, S], and `tokenizer`, list of str -> int64 tokens [n, context_length]
@@ -24,7 +24,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json
 
 
 def reparameterize(model):
-    """A copy of a model in which every train-time branch is folded, in evaluation mode; the original is left alone.
+    """A copy of a model or tower, in evaluation mode, with every train-time branch folded; the original is left alone.
 
     Folded are MobileOne and RepMixer blocks, large-kernel convolutions and positional encodings of the image tower
     (by timm) and the Text-RepMixer blocks (MobileCLIP, section 4). Batch norms inside feed-forward blocks, in front of
@@ -35,7 +35,7 @@ def reparameterize(model):
 
     folded = copy.deepcopy(model)
     if not getattr(model, "folded", False):  # timm's blocks cannot be folded twice
-        dtype = model.logit_scale.dtype
+        dtype = next(model.parameters()).dtype
         folded = reparameterize_model(folded.double(), inplace=True).to(dtype).requires_grad_(False)
         folded.folded = True
     return folded.eval()  # at the end, for the new convolutions too
@@ -45,7 +45,7 @@ def new_model(config: dict, tokenizer: Path, folder: Path, seed: int):
     """Write a model folder without weights; returns its random model, in training mode, and its tokenizer.
 
     Args:
-        config: `{"model_cfg": …, "preprocess_cfg": …}`, as `clipdr.models.registry.load_models` gives it.
+        config: `{"model_cfg": …, "preprocess_cfg": …}`, as `clipdr.model_files.load_models` gives it.
         tokenizer: folder with the tokenizer's files.
         folder: receives the configuration and the tokenizer.
         seed: of the initial weights.

@@ -16,8 +16,8 @@ def main() -> None:
 
 
 def _counts(args) -> None:
+    from clipdr.model_files import load_models
     from clipdr.models.counts import count_all, markdown
-    from clipdr.models.registry import load_models
     from clipdr.schema import REPOSITORY
 
     print(markdown(count_all(args.model or load_models(REPOSITORY), args.output, args.table)))
@@ -78,7 +78,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         "export",
         _export,
         "Write the towers of a folded model for ONNX Runtime and Core ML.",
-        "python -m clipdr.models export --model MobileCLIP-S0 --output results/export/MobileCLIP-S0",
+        "python -m clipdr.models export --model MobileCLIP-S0 --pretrained mobileclip_s0.pt --output exported/s0",
     )
     export.add_argument("--model", required=True, metavar="NAME", help=NAME)
     export.add_argument("--pretrained", type=Path, help=f"{WEIGHTS} (default: random weights)")
@@ -88,9 +88,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         "latency",
         _latency,
         "Time the towers of an exported model on this computer.",
-        "python -m clipdr.models latency "
-        "--model MobileCLIP-S0 --export results/export/MobileCLIP-S0 "
-        "--output results/models/latency/MobileCLIP-S0.json",
+        "python -m clipdr.models latency --model MobileCLIP-S0 --export exported/s0 --output latency.json",
     )
     latency.add_argument("--model", required=True, metavar="NAME", help=NAME)
     latency.add_argument("--export", type=Path, required=True, help="folder that `export` wrote")

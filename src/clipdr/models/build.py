@@ -63,20 +63,15 @@ def build(config: dict, name: str) -> nn.Module:
         weight = model.text_decoder.text_projection
         nn.init.normal_(weight, std=len(weight) ** -0.5)
     elif isinstance(model.text, open_clip.transformer.TextTransformer):  # CoCa's takes growing texts in `generate`
-        model.text.register_forward_pre_hook(_check_tokens)
-    model.visual.register_forward_pre_hook(_check_image)
-    _set_preprocessing(model, config.get("preprocess_cfg"))
+        model.text.register_forward_pre_hook(_check_tokens, with_kwargs=True)
+    model.visual.register_forward_pre_hook(_check_image, with_kwargs=True)
+    _set_preprocessing(model, config.get("preprocess_cfg"), name)
     return model
 
 
 def _make_hybrid(text: nn.Module, mct: dict, name: str) -> None:
     from clipdr.models.mct import make_hybrid
 
-    if text.attn_mask is not None or text.use_pad_mask or text.cls_emb is not None:
-        raise UserError(
-            f"{name}: text_cfg.mct needs no_causal_mask: true and neither use_pad_mask nor embed_cls; convolutions "
-            "cannot mask"
-        )
     try:
         make_hybrid(text, **mct)
     except UserError as error:
@@ -111,16 +106,27 @@ def _set_norm_eps(visual: nn.Module, eps: float, name: str) -> None:
         norm.eps = eps
 
 
-def _set_preprocessing(model: nn.Module, preprocess_cfg: dict | None) -> None:
+def _set_preprocessing(model: nn.Module, preprocess_cfg: dict | None, name: str) -> None:
     """Where open_clip's functions look for it; without one, nothing is there to be used by mistake."""
     if preprocess_cfg is None:
         return
     from open_clip.model import set_model_preprocess_cfg
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
+    for key in ("mean", "std", "interpolation"):  # what is missing, open_clip would take from OpenAI
+        if preprocess_cfg.get(key) is None:
+            raise UserError(f"{name}: preprocess_cfg has no {key!r}; add it")
+    for key in ("mean", "std"):
+        if not isinstance(preprocess_cfg[key], list | tuple) or len(preprocess_cfg[key]) != 3:
+            raise UserError(f"{name}: preprocess_cfg has {key} {preprocess_cfg[key]}; write one number per channel")
+    if min(preprocess_cfg["std"]) <= 0:
+        raise UserError(f"{name}: preprocess_cfg has std {preprocess_cfg['std']}; write numbers above 0")
     cfg = {**preprocess_cfg, "size": model.visual.image_size}
+    try:
+        model.preprocess = image_transform_v2(PreprocessCfg(**cfg), is_train=False)
+    except (TypeError, ValueError, AssertionError) as error:  # the last one has no text
+        raise UserError(f"{name}: open_clip cannot use preprocess_cfg {preprocess_cfg} ({error}); correct it") from None
     set_model_preprocess_cfg(model, cfg)
-    model.preprocess = image_transform_v2(PreprocessCfg(**cfg), is_train=False)
 
 
 def image_side(visual: nn.Module) -> int:
@@ -129,20 +135,23 @@ def image_side(visual: nn.Module) -> int:
     return size if isinstance(size, int) else size[0]
 
 
-def _check_image(visual: nn.Module, args: tuple[Tensor]) -> None:
-    img, side = args[0], image_side(visual)
+def _check_image(visual: nn.Module, args: tuple[Tensor], kwargs: dict[str, Tensor]) -> None:
+    (img,), side = (*args, *kwargs.values()), image_side(visual)
     if img.ndim != 4 or tuple(img.shape[1:]) != (3, side, side):
         raise UserError(
             f"images have shape {list(img.shape)}; the model takes [batch, 3, {side}, {side}]: use its `preprocess`"
         )
     if not torch.is_floating_point(img):
         raise UserError(f"images are {img.dtype}; the model takes floating point numbers: use its `preprocess`")
+    dtype = next(visual.parameters()).dtype
+    if img.dtype != dtype and not torch.is_autocast_enabled(img.device.type):
+        raise UserError(f"images are {img.dtype}, the model's weights {dtype}; convert one of them, or use autocast")
 
 
-def _check_tokens(text: nn.Module, args: tuple[Tensor]) -> None:
-    tokens, length = args[0], text.context_length
+def _check_tokens(text: nn.Module, args: tuple[Tensor], kwargs: dict[str, Tensor]) -> None:
+    (tokens,), length = (*args, *kwargs.values()), text.context_length
     if tokens.dtype not in (torch.int64, torch.int32):
-        raise UserError(f"tokens are {tokens.dtype}; the model takes integers: use its `tokenizer`")
+        raise UserError(f"tokens are {tokens.dtype}; the model takes int64 or int32: use its `tokenizer`")
     if tokens.ndim != 2 or tokens.shape[1] != length:
         raise UserError(
             f"tokens have shape {list(tokens.shape)}; the model takes [batch, {length}]: use its `tokenizer`"

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import torch
 
+from clipdr.cli import log
 from clipdr.errors import UserError
 from clipdr.files import atomic_dir
 from clipdr.models import CONFIG, TOKENIZER, save_weights
 from clipdr.models.build import build
-from clipdr.models.registry import configuration, open_clip_name
+from clipdr.models.registry import configuration, open_clip_name, tags_with_quick_gelu
 from clipdr.models.tokenizer import Tokenizer
 from clipdr.models.weights import load_pretrained
 
@@ -43,12 +44,14 @@ def create_model(
             f"{name}: its published weights do not say, or not agree on, how images are prepared; give preprocess_cfg="
             "{'mean': [...], 'std': [...], 'interpolation': 'bicubic' or 'bilinear'}"
         )
+    tokenize = _tokenizer(name, config["model_cfg"]["text_cfg"], tokenizer)
     with torch.random.fork_rng(devices=[]):  # whoever makes a model keeps his random numbers
         torch.manual_seed(seed)
         model = build(config, name)
     if pretrained is not None:
         load_pretrained(model, Path(pretrained), name)
-    model.tokenizer = _tokenizer(name, config["model_cfg"]["text_cfg"], tokenizer)
+        _warn_of_quick_gelu(name)
+    model.tokenizer = tokenize
     return model.eval()
 
 
@@ -75,6 +78,19 @@ def import_weights(name: str, pretrained: Path, output: Path) -> None:
         save_weights(model, folder)
 
 
+def _warn_of_quick_gelu(name: str) -> None:
+    """The activation leaves no trace in a file of weights: with the wrong one, a model only gets worse."""
+    plain = open_clip_name(name)
+    if plain and (tags := tags_with_quick_gelu(plain)):
+        log.warning(
+            "%s has GELU, but open_clip's weights %s were trained with QuickGELU; if these are some of them, take "
+            "%s-quickgelu, or another name with QuickGELU",
+            name,
+            ", ".join(tags),
+            plain,
+        )
+
+
 def _tokenizer(name: str, text_cfg: dict, folder: Path | None):
     import open_clip
 
@@ -91,5 +107,11 @@ def _tokenizer(name: str, text_cfg: dict, folder: Path | None):
     if folder is not None:
         raise UserError(f"{name}: its tokenizer is open_clip's; leave out tokenizer={str(folder)!r}")
     if plain := open_clip_name(name):
-        return Tokenizer(open_clip.get_tokenizer(plain))
+        try:
+            return Tokenizer(open_clip.get_tokenizer(plain))
+        except OSError as error:
+            raise UserError(
+                f"{name}: its tokenizer, {text_cfg.get('hf_tokenizer_name')} of the Hugging Face Hub, cannot be "
+                f"fetched ({str(error).splitlines()[0]}); call it once with a network"
+            ) from None
     return Tokenizer(open_clip.SimpleTokenizer(context_length=text_cfg["context_length"]))

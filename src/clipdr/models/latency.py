@@ -21,7 +21,8 @@ import torch
 from clipdr.cli import log
 from clipdr.errors import UserError
 from clipdr.files import atomic_file, sha256_file
-from clipdr.models.export import REPORT, TOWERS, inference_network, onnx_session, random_inputs, tower_of
+from clipdr.models.export import REPORT, onnx_session
+from clipdr.models.probe import TOWERS, inference_network, random_inputs, tower_of
 
 MIN_RUNS = 30  # for quartiles
 SECONDS = 2.0  # at least, per tower and backend

@@ -98,11 +98,8 @@ class TextRepMixerBlock(nn.Module):
         return self.mlp.c_fc.weight.dtype
 
     def forward(self, x_BLD: Tensor, k_x: None = None, v_x: None = None, attn_mask: Tensor | None = None) -> Tensor:
-        """[B, L, D] -> [B, L, D]; a convolution cannot mask, so `attn_mask` must be None."""
-        if attn_mask is not None:
-            raise UserError(
-                "text_cfg of an MCt needs no_causal_mask: true, and no use_pad_mask: convolutions cannot mask"
-            )
+        """[B, L, D] -> [B, L, D]; a convolution cannot mask, see `make_hybrid`."""
+        assert attn_mask is None
         x_BDL = self.token_mixer(x_BLD.transpose(1, 2))
         return x_BDL.transpose(1, 2) + self.layer_scale * self.mlp(x_BDL)
 
@@ -117,8 +114,12 @@ def make_hybrid(text: nn.Module, attention_layers: int, kernel_size: int, mlp_ra
         kernel_size: taps of all convolutions, odd (Table 18).
 
     Raises:
-        UserError: more attention layers than blocks, or an even kernel.
+        UserError: a text transformer with a mask, more attention layers than blocks, or an even kernel.
     """
+    if text.attn_mask is not None or text.use_pad_mask or text.cls_emb is not None:
+        raise UserError(
+            "mct needs no_causal_mask: true and neither use_pad_mask nor embed_cls; convolutions cannot mask"
+        )
     blocks = text.transformer.resblocks
     if not 0 <= attention_layers <= len(blocks):
         raise UserError(f"mct.attention_layers is {attention_layers}; it must lie between 0 and layers ({len(blocks)})")

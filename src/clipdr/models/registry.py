@@ -4,27 +4,13 @@ Where both know a name, it means the paper's network as config/models has it; `o
 """
 
 import copy
-from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 
-from clipdr.errors import UserError, listed, nearest
-from clipdr.schema import REPOSITORY, load
+from clipdr.errors import UserError, nearest
+from clipdr.model_files import load_models
+from clipdr.schema import REPOSITORY
 
 OPEN_CLIP = "open_clip:"
-
-
-def load_models(root: Path) -> dict[str, dict]:
-    """Name -> `{"model_cfg": …, "preprocess_cfg": …}`, of every model in config/models/*.yaml."""
-    models: dict[str, dict] = {}
-    for path in sorted((Path(root) / "config/models").glob("*.yaml")):
-        source = f"config/models/{path.name}"
-        data = load(root, source, "models")
-        for name, model in data["models"].items():
-            if name in models:
-                raise UserError(f"{source}: models: {name!r} stands in another file of config/models too; rename one")
-            models[name] = _model(data, name, model, source)
-    return models
 
 
 def configuration(name: str, preprocess_cfg: dict | None = None) -> dict:
@@ -35,13 +21,10 @@ def configuration(name: str, preprocess_cfg: dict | None = None) -> dict:
         preprocess_cfg: `{"mean": …, "std": …, "interpolation": …}` to use instead.
 
     Raises:
-        UserError: an unknown name, with the nearest one, or half a `preprocess_cfg`.
+        UserError: an unknown name, with the nearest ones.
     """
     config = copy.deepcopy(_known().get(name) or _of_open_clip(name))
     if preprocess_cfg is not None:
-        for key in ("mean", "std", "interpolation"):
-            if key not in preprocess_cfg:
-                raise UserError(f"{name}: preprocess_cfg has no {key!r}; add it, or open_clip takes OpenAI's")
         config["preprocess_cfg"] = preprocess_cfg
     return config
 
@@ -51,25 +34,25 @@ def open_clip_name(name: str) -> str | None:
     return None if name in _known() else name.removeprefix(OPEN_CLIP)
 
 
+def tags_with_quick_gelu(plain: str) -> list[str]:
+    """Published weights of open_clip's model that were trained with QuickGELU, if the model of that name has GELU."""
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    if open_clip.get_model_config(plain).get("quick_gelu"):
+        return []
+    return [tag for tag in list_pretrained_tags_by_model(plain) if get_pretrained_cfg(plain, tag).get("quick_gelu")]
+
+
 @cache
 def _known() -> dict[str, dict]:
-    return load_models(REPOSITORY)
-
-
-def _model(data: Mapping, name: str, model: Mapping, source: str) -> dict:
-    """open_clip's configuration of one model: its two towers put together."""
-    for tower in ("image", "text"):
-        if model[tower] not in data[tower]:
-            hint = f"{nearest(model[tower], data[tower])} (known: {listed(data[tower])})"
-            raise UserError(f"{source}: models.{name}.{tower}: {model[tower]!r} is not in {tower}{hint}")
-    model_cfg = {
-        "embed_dim": model["embed_dim"],
-        "vision_cfg": dict(data["image"][model["image"]]),
-        "text_cfg": {**data.get("text_cfg", {}), **data["text"][model["text"]]},
-        **({"multimodal_cfg": dict(model["multimodal_cfg"])} if "multimodal_cfg" in model else {}),
-        "custom_text": True,
-    }
-    return {"model_cfg": model_cfg, "preprocess_cfg": dict(data["preprocess_cfg"])}
+    models = load_models(REPOSITORY)
+    if not models:  # else open_clip's networks would be taken for the paper's
+        raise UserError(
+            f"{REPOSITORY / 'config/models'} has no models; clipdr runs from its repository: "
+            "pip install --editable <repository>"
+        )
+    return models
 
 
 def _of_open_clip(name: str) -> dict:
@@ -78,7 +61,7 @@ def _of_open_clip(name: str) -> dict:
     plain = name.removeprefix(OPEN_CLIP)
     if plain not in open_clip.list_models():  # `hf-hub:` and `local-dir:`, which open_clip would fetch, are not
         raise UserError(
-            f"model {name!r} is not known{nearest(name, [*_known(), *open_clip.list_models()])}; "
+            f"model {name!r} is not known{nearest(name, [*_known(), *open_clip.list_models()], n=3)}; "
             "config/models and `python -c 'import open_clip; print(open_clip.list_models())'` have the names"
         )
     model_cfg = open_clip.get_model_config(plain)

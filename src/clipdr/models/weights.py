@@ -122,7 +122,7 @@ def load_pretrained(model: nn.Module, path: Path, name: str) -> None:
         raise UserError(
             f"{path}: OpenAI's weights need QuickGELU, which {name} lacks; take open_clip's model named ...-quickgelu"
         )
-    named = _names(state, own, path)
+    named = _names(state, own, path, name)
     _check_keys(named, own, path, name)
     fitted = {key: named[key][1].reshape(target.shape).to(target.dtype) for key, target in own.items()}
     if broken := [named[key][0] for key, value in fitted.items() if not value.isfinite().all()]:
@@ -202,11 +202,11 @@ def _check_form(state: Iterable[str], own: Iterable[str], path: Path, name: str)
         raise UserError(f"{path}: holds a model in training form, but {name} is reparameterized; load first, then fold")
 
 
-def _names(state: dict[str, Tensor], own: dict[str, Tensor], path: Path) -> dict[str, tuple[str, Tensor]]:
+def _names(state: dict[str, Tensor], own: dict[str, Tensor], path: Path, name: str) -> dict[str, tuple[str, Tensor]]:
     """Our key -> (key of the file, tensor), of all forms; keys that no form knows stay as they are."""
     named = {}
     for old, value in state.items():
-        if old not in own and (old in NO_WEIGHTS or _is_zero_bias(old, value, own, path)):
+        if old not in own and (old in NO_WEIGHTS or _is_zero_bias(old, value, own, path, name)):
             continue
         new = old if old in own else _our_key(old)
         if new in named:
@@ -216,14 +216,14 @@ def _names(state: dict[str, Tensor], own: dict[str, Tensor], path: Path) -> dict
     return named
 
 
-def _is_zero_bias(key: str, value: Tensor, own: dict[str, Tensor], path: Path) -> bool:
+def _is_zero_bias(key: str, value: Tensor, own: dict[str, Tensor], path: Path, name: str) -> bool:
     """Whether it is the bias of timm's classifier, which our projection lacks; it must be zeros to be left out."""
     if PROJECTION not in own or key not in [f"{head}.bias" for head in HEADS]:
         return False
     if value.any():
         raise UserError(
-            f"{path}: {key} is not zero, and our projection has no bias; load it as open_clip's own network, like "
-            "open_clip:MobileCLIP-S1"
+            f"{path}: {key} is not zero, and our projection has no bias; load it as open_clip's own network, "
+            f"open_clip:{name.removeprefix('open_clip:')}"
         )
     return True
 

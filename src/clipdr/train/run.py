@@ -19,7 +19,7 @@ REAL = 0  # column of the real caption; synthetic captions follow
 
 
 def train(settings: dict, views_dir: Path, tokenizer: Path, output: Path) -> None:
-    """Train and write `settings.yaml`, `log.jsonl`, `checkpoint.pt` and `model/` (an open_clip folder) into `output`.
+    """Train and write `settings.yaml`, `log.jsonl`, `checkpoint.pt` and `model/`, a model folder, into `output`.
 
     Args:
         settings: a run's resolved settings, see `clipdr.experiments`.
