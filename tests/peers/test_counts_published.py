@@ -15,8 +15,8 @@ from clipdr.models.counts import count
 
 EXPERIMENTS = Path(__file__).parents[2] / "config/experiments"
 COLUMNS = {"Params img (M)": "image", "Params txt (M)": "text"}
-# The paper gives all ViT-B the image tower of B/16, and RN50 the projection of a text to 512 instead of 1024.
-DIFFERENT = {("ViT-B-32", "image"), ("ViT-B-32-256", "image"), ("RN50", "text")}
+# The paper gives all ViT-B and EVA02 the image tower of B/16, and RN50 the projection of a text to 512 instead of 1024.
+DIFFERENT = {("ViT-B-32", "image"), ("ViT-B-32-256", "image"), ("EVA02-B-16", "image"), ("RN50", "text")}
 BASE, ATTENTION = 63_428_096, 3_152_384
 CONVOLUTION = {"params_train": 2_116_096, "params": 2_113_024}
 counted = cache(count)

@@ -31,6 +31,17 @@ RESNET = OPEN_CLIP | {
     "quick_gelu": False,
     "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 64, "head_width": 16},
 }
+# SigLIP's: pooling by timm's attention, no mask, the text's last position.
+SIGLIP = {
+    "embed_dim": 192,
+    "vision_cfg": {
+        "timm_model_name": "vit_tiny_patch16_224",
+        "timm_pool": "map",
+        "timm_proj": "none",
+        "image_size": 224,
+    },
+    "text_cfg": OPEN_CLIP["text_cfg"] | {"no_causal_mask": True, "pool_type": "last", "proj_bias": True},
+}
 
 
 @pytest.fixture(scope="module")
@@ -220,8 +231,28 @@ def test_core_mls_program_computes_what_torch_computes(exported, model, tower):
 @pytest.mark.parametrize(
     ("config", "tower"),
     [("mini-mci-base", "image"), ("mini-mci-base", "text"), ("mini-fastvit-base", "image"), ("mini-vit-base", "image")]
-    + [(NAME, "image"), (NAME, "text"), (OPEN_CLIP, "image"), (OPEN_CLIP, "text"), (RESNET, "image")],
-    ids=["mci", "base", "fastvit", "vit", "byobnet", "mct", "open_clip-vit", "open_clip-text", "open_clip-resnet"],
+    + [
+        (NAME, "image"),
+        (NAME, "text"),
+        (OPEN_CLIP, "image"),
+        (OPEN_CLIP, "text"),
+        (RESNET, "image"),
+        (SIGLIP, "image"),
+        (SIGLIP, "text"),
+    ],
+    ids=[
+        "mci",
+        "base",
+        "fastvit",
+        "vit",
+        "byobnet",
+        "mct",
+        "open_clip-vit",
+        "open_clip-text",
+        "open_clip-resnet",
+        "siglip-image",
+        "siglip-text",
+    ],
 )
 def test_all_kinds_of_towers_in_float32(config, tower, tmp_path):
     if isinstance(config, dict):

@@ -8,13 +8,11 @@ import statistics
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
 from clipdr.errors import UserError
-from clipdr.report import chain, figure, latency, networks, table
-from clipdr.shards import write_shard
+from clipdr.report import figure, latency, networks, table
 
 EXPERIMENT = {
     "title": "Two rows",
@@ -447,64 +445,6 @@ def test_the_latency_command_needs_no_scale(models, monkeypatch):
     monkeypatch.setattr("sys.argv", ["report", "latency", *map(str, arguments)])
     with pytest.raises(UserError, match=r"latency/MobileCLIP-S0\.json: missing; measure the networks first"):
         main()
-
-
-@pytest.fixture()
-def pool(tmp_path):
-    """(pool folder, captions file): four concepts, each by three vendors, twice."""
-    vendors = ("noto", "fluent-emoji-flat", "twemoji")
-    lines = [{"uid": f"u{i:02d}", "concept": f"c{i % 4}", "vendor": vendors[i % 3]} for i in range(24)]
-    samples = []
-    for i, line in enumerate(lines):
-        stream = io.BytesIO()
-        Image.new("RGB", (16, 16), (10 * i, 99, 255 - 10 * i)).save(stream, "webp", lossless=True)
-        line |= {
-            "shard": "00000.tar",
-            "caption": f"thing {line['concept']} costs $5 and $6",
-            "texts": ["thing"],
-            "sha256": "",
-        }
-        samples.append({"__key__": line["uid"], "webp": stream.getvalue()})
-    (tmp_path / "pool").mkdir()
-    write_shard(tmp_path / "pool" / "00000.tar", samples)
-    pd.DataFrame(lines).to_parquet(tmp_path / "pool" / "index.parquet")
-    captioned = [line["uid"] for line in lines if line["uid"] != "u00"]
-    syn = [["a long drawing of a thing " * 9, "a thing"]] * len(captioned)
-    pd.DataFrame({"uid": captioned, "syn": syn}).to_parquet(tmp_path / "captions.parquet")
-    return tmp_path / "pool", tmp_path / "captions.parquet"
-
-
-def test_chain_shows_licensed_captioned_images_of_distinct_concepts(pool):
-    folder, captions = pool
-    index, texts = pd.read_parquet(folder / "index.parquet"), pd.read_parquet(captions)
-    assert len(chain.choose(index, texts, 3)) == 3
-    chosen = chain.choose(index, texts, 6)
-    assert len(chosen) == 4  # there are no more concepts
-    assert chosen["concept"].is_unique
-    assert set(chosen["vendor"]) <= {"noto", "fluent-emoji-flat"}
-    assert "u00" not in set(chosen["uid"])
-    again = chain.choose(index.sample(frac=1, random_state=0), texts.sample(frac=1, random_state=1), 6)
-    assert again["uid"].tolist() == chosen["uid"].tolist()
-
-
-def test_chain_picture_is_the_same_each_time(pool, tmp_path):
-    folder, captions = pool
-    for name in ("1.png", "2.png"):
-        chain.draw(folder, captions, tmp_path / name)
-    assert (tmp_path / "1.png").read_bytes() == (tmp_path / "2.png").read_bytes()
-    picture = np.asarray(Image.open(tmp_path / "1.png").convert("RGB")).reshape(-1, 3)
-    uid = chain.choose(pd.read_parquet(folder / "index.parquet"), pd.read_parquet(captions), 6)["uid"].iloc[0]
-    colour = (10 * int(uid[1:]), 99, 255 - 10 * int(uid[1:]))
-    assert (picture == colour).all(axis=1).sum() > 10_000  # the chosen image is there, in its own colours
-
-
-def test_chain_errors_name_the_file(pool, tmp_path):
-    folder, captions = pool
-    with pytest.raises(UserError, match=r"none\.parquet: missing"):
-        chain.draw(folder, tmp_path / "none.parquet", tmp_path / "x.png")
-    (folder / "00000.tar").unlink()
-    with pytest.raises(UserError, match=r"00000\.tar: cannot read u"):
-        chain.draw(folder, captions, tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("command", ["table", "figure"])

@@ -62,7 +62,7 @@ rule export:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=4000,
         runtime=30,
     params:
         network=network_name,

@@ -216,7 +216,7 @@ def write_coreml(
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # progress bars
             model = ct.convert(
-                program.run_decompositions({}),
+                _without_aliases(program.run_decompositions({})),
                 inputs=[ct.TensorType(input_name, tuple(example.shape), kind)],
                 outputs=[ct.TensorType(OUTPUT, dtype=np.float32)],
                 convert_to="mlprogram",
@@ -228,6 +228,15 @@ def write_coreml(
         raise UserError(f"{what}: Core ML Tools cannot convert it: {_first_line(error)}; nothing is kept") from error
     model.save(str(path))
     (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)  # no part of Core ML's format
+
+
+def _without_aliases(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program without `alias`, which does nothing and Core ML Tools lacks; timm's attention pooling has one."""
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.alias.default:
+            node.replace_all_uses_with(node.args[0])
+            program.graph.erase_node(node)
+    return program
 
 
 def check_coreml(path: Path, net: nn.Module, input_name: str, example: Tensor, output: Tensor, what: str) -> dict:
