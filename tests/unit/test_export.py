@@ -31,15 +31,8 @@ RESNET = OPEN_CLIP | {
     "quick_gelu": False,
     "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 64, "head_width": 16},
 }
-# SigLIP's: pooling by timm's attention, no mask, the text's last position.
-SIGLIP = {
-    "embed_dim": 192,
-    "vision_cfg": {
-        "timm_model_name": "vit_tiny_patch16_224",
-        "timm_pool": "map",
-        "timm_proj": "none",
-        "image_size": 224,
-    },
+# SigLIP's text encoder: no mask, the text's last position.
+SIGLIP = OPEN_CLIP | {
     "text_cfg": OPEN_CLIP["text_cfg"] | {"no_causal_mask": True, "pool_type": "last", "proj_bias": True},
 }
 
@@ -188,6 +181,26 @@ def test_a_failed_export_keeps_nothing(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="nothing is kept"):
         exporter.export(NAME, tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"kept.onnx"}
+
+
+class WholeSlice(nn.Module):
+    """SigLIP's image encoder has such a slice: no class token in front of the patches to leave out."""
+
+    def __init__(self):
+        super().__init__()
+        self.proj = nn.Linear(3, 4)
+
+    def forward(self, x):
+        return self.proj(x.mean((2, 3))[:, 0:])
+
+
+@torch.no_grad()
+def test_a_slice_of_everything_is_converted(tmp_path):
+    torch.manual_seed(0)
+    net, x = WholeSlice().eval(), torch.rand(1, 3, 8, 8)
+    exporter.write_coreml(torch.export.export(net, (x,)), "image", tmp_path / "x.mlpackage", "whole", "float32")
+    (found,) = evaluate(tmp_path / "x.mlpackage", [x])
+    assert exporter.relative_error(found, net(x))[1] < TOLERANCE
 
 
 class Unknown(nn.Module):

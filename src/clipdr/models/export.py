@@ -231,11 +231,10 @@ def write_coreml(
 
 
 def _without_aliases(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The program without `alias`, which does nothing and Core ML Tools lacks; timm's attention pooling has one."""
-    for node in program.graph.nodes:
-        if node.target is torch.ops.aten.alias.default:
-            node.replace_all_uses_with(node.args[0])
-            program.graph.erase_node(node)
+    """The program without `alias`, which does nothing and Core ML Tools lacks; a slice of everything is one."""
+    for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten.alias.default):
+        node.replace_all_uses_with(node.args[0])
+        program.graph.erase_node(node)
     return program
 
 
