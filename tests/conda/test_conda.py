@@ -23,8 +23,10 @@ ENVIRONMENTS = {
     "clipdr.reinforce": "torch",
     "clipdr.train": "torch",
     "clipdr.evaluate": "torch",
+    "clipdr.models": "torch",
     "clipdr.report": "report",
 }
+LATENCY = "results/models/latency/mini-student.json"  # of an export, with the packages for other runtimes
 # Python imports it at its start, from src, which only PYTHONPATH names.
 PROBE = """
 import json, pathlib, sys
@@ -46,13 +48,15 @@ def chain() -> Iterator[Path]:
         env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
         env |= {"PATH": f"{driver}/bin:{BASE}/bin:/usr/bin:/bin", "CONDA_PREFIX": str(BASE), "CONDA_SHLVL": "1"}
         command = ["snakemake", "--cores", "2", "--sdm", "conda", "--show-failed-logs", "--config", "scale=ci", "--"]
+        command += ["all", LATENCY]
         done = subprocess.run(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert done.returncode == 0, done.stdout[-6000:]
         yield folder
 
 
-def test_the_chain_ends_in_a_table(chain: Path):
+def test_the_chain_ends_in_a_table_and_a_latency(chain: Path):
     assert len((chain / "results/tables/table2.csv").read_text().splitlines()) == 1 + 6
+    assert json.loads((chain / LATENCY).read_text())["network"] == "mini-student"
 
 
 def test_every_job_runs_in_the_environment_of_its_rule(chain: Path):
