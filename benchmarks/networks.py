@@ -22,8 +22,8 @@ NOISE = 0.03
 
 def forms(name: str) -> dict:
     """Form -> network in evaluation mode. open_clip has no MobileCLIP-S0."""
-    from clipdr.models import reparameterize
-    from clipdr.models.probe import training_network
+    from clipdr.models.fold import reparameterize
+    from clipdr.deploy.probe import training_network
 
     ours = training_network(name)
     found = {OURS: reparameterize(ours), TRAINING: ours}
@@ -48,7 +48,7 @@ def rounds(networks: dict, tower: str) -> dict[str, list[float]]:
     """Form -> seconds per call in each of ROUNDS turns, after one that is not counted."""
     import torch
 
-    from clipdr.models.probe import random_inputs, tower_of
+    from clipdr.deploy.probe import random_inputs, tower_of
 
     towers = {form: tower_of(network, tower) for form, network in networks.items()}
     (x,) = random_inputs(towers[OURS], 1)

@@ -33,11 +33,12 @@ def main(reinforced: Path, views_dir: Path, run: Path) -> None:
     import torch
 
     from clipdr.losses.clip import clip_loss
-    from clipdr.models import load_model, load_tokenizer
-    from clipdr.reinforce.augment import replay
-    from clipdr.reinforce.store import decode
-    from clipdr.shards import read_shard
-    from clipdr.views import load_views, to_input
+    from clipdr.models.folder import load_tokenizer
+    from clipdr.models.load import load_model
+    from clipdr.data.augment import replay
+    from clipdr.data.samples import decode
+    from clipdr.data.shards import read_shard
+    from clipdr.data.views import load_views, to_input
 
     views, rng = load_views(views_dir, []), np.random.default_rng(0)
     manifest = json.loads((reinforced / "manifest.json").read_text())

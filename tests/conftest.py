@@ -77,7 +77,7 @@ def teachers(tmp_path_factory, tokenizer):
     """Two random teachers that differ in width, input size, normalisation and temperature."""
     import torch
 
-    from clipdr.models import new_model, save_weights
+    from clipdr.models.folder import new_model, save_weights
 
     folders = []
     for seed, (name, config) in enumerate(
@@ -95,7 +95,7 @@ def teachers(tmp_path_factory, tokenizer):
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     """An exported miniature: a convolutional image tower, a hybrid text tower that pools at the end of the text."""
-    from clipdr.models.export import export
+    from clipdr.deploy.export import export
 
     folder = tmp_path_factory.mktemp("export") / "mini-mct-2"
     export("mini-mct-2", folder)
@@ -106,7 +106,7 @@ def exported(tmp_path_factory):
 def pool(tmp_path_factory):
     """(folder, index) of six random images of odd sizes in two shards."""
     from clipdr.files import sha256
-    from clipdr.shards import shard_name, write_shard
+    from clipdr.data.shards import shard_name, write_shard
 
     folder, random = tmp_path_factory.mktemp("pool"), np.random.default_rng(0)
     samples, rows = [], []
@@ -156,7 +156,7 @@ def reinforced(tmp_path_factory, pool, captions, teachers, augmentation):
 @pytest.fixture(scope="session")
 def views_dir(tmp_path_factory, reinforced):
     """Folder of the reinforced pool's materialised views."""
-    from clipdr.reinforce.materialise import materialise
+    from clipdr.data.views import materialise
 
     folder = tmp_path_factory.mktemp("views") / "all"
     materialise(reinforced, 32, folder)

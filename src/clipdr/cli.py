@@ -1,7 +1,6 @@
-"""What every command shares: logging, progress lines, and one-line errors.
+"""What every command shares: its parser, the file of its settings, threads, and one-line errors.
 
-Commands log plain lines to stderr. A terminal and a log file get the same lines, at most one progress line every ten
-seconds, so that parallel jobs stay readable; rules copy stderr into their log file.
+Commands log plain lines to stderr; rules copy stderr into their log file.
 """
 
 import argparse
@@ -9,15 +8,11 @@ import json
 import logging
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import yaml
-
 from clipdr.errors import UserError
-
-log = logging.getLogger("clipdr")
+from clipdr.progress import log
 
 
 def parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
@@ -56,13 +51,13 @@ def run(main: Callable[[], None]) -> None:
 
 
 def settings(text: str) -> dict:
-    """The type of a `--settings` argument: a JSON object, or the path of a YAML file that holds one."""
+    """The type of a `--settings` argument: the path of a settings.json, as the rule `settings` writes it."""
     try:
-        found = json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(Path(text).read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise argparse.ArgumentTypeError(f"neither a JSON object nor a readable YAML file: {error}") from None
+        found = json.loads(Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text} is no readable JSON file: {error}") from None
     if not isinstance(found, dict):
-        raise argparse.ArgumentTypeError(f"{text} holds no mapping")
+        raise argparse.ArgumentTypeError(f"{text} holds no JSON object")
     return found
 
 
@@ -76,15 +71,3 @@ def set_threads(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-
-
-def progress(items: Iterable, what: str, total: int, every_seconds: float = 10.0) -> Iterator:
-    """Yield `items` and log `what: done/total, rate, time left` at most once every `every_seconds`."""
-    start = last = time.monotonic()
-    for done, item in enumerate(items, 1):
-        yield item
-        now = time.monotonic()
-        if now - last >= every_seconds or done == total:
-            rate = done / max(now - start, 1e-9)
-            log.info("%s: %d/%d, %.1f/s, %.0f s left", what, done, total, rate, (total - done) / rate)
-            last = now

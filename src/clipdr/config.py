@@ -1,25 +1,51 @@
 """Reading and checking everything in config/, so that a typing error is one clear line before any job starts.
 
 The schemas say what one file may say (`clipdr.schema`), `check` what the files must say together. A UserError is one
-line that names the file, the key and the fix. Models are read by
-`clipdr.model_files`.
+line that names the file, the key and the fix. Models are read by `clipdr.model_files`.
 
 `root` is the repository folder everywhere, so that nothing depends on the working directory.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from clipdr.errors import UserError, listed, nearest
-from clipdr.experiments import NETWORK_COLUMNS, evaluation_columns, has_runs, plan
+from clipdr.experiments import (
+    NETWORK_COLUMNS,
+    Run,
+    columns_of,
+    evaluation_columns,
+    for_paper,
+    has_runs,
+    merge,
+    plan,
+    words_of,
+)
 from clipdr.model_files import load_models
-from clipdr.schema import load, validate
+from clipdr.schema import load, load_yaml, validate
+
+BARE = "mobileclip"  # the paper whose experiments may be called by their bare name
+RESERVED = ("captioner", "tokenizer")  # members of the zoo that are no teachers
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An experiment at a scale: `scale` as its paper sees it, and the runs that its table reads."""
+
+    paper: str
+    name: str
+    experiment: dict
+    scale: dict
+    runs: list[Run]
 
 
 def load_config(root: Path, overrides: Mapping | None = None) -> dict:
     """config/config.yaml with `overrides` (what `--config` gave) in place of its keys, checked.
 
-    `experiments` may be given as one string, with commas between several names: `--config experiments=table2`.
+    `experiments` may be given as one string, with commas between several names: `--config experiments=table2`. They
+    come back by their full names, `<paper>-<name>`.
     """
     data = load(root, "config/config.yaml", "config")
     given = dict(overrides or {})
@@ -27,43 +53,75 @@ def load_config(root: Path, overrides: Mapping | None = None) -> dict:
         given["experiments"] = [name.strip() for name in given["experiments"].split(",")]
     merged = {**data, **given}
     validate(merged, "config", "--config", root)  # the file itself is right, so what is wrong was given
-    return merged
+    known = experiment_files(root)
+    return {**merged, "experiments": [full_name(name, known) for name in merged["experiments"]]}
+
+
+def experiment_files(root: Path) -> dict[str, Path]:
+    """`<paper>-<name>` -> the experiment's file, of all papers."""
+    files = sorted((Path(root) / "config/experiments").glob("*/*.yaml"))
+    return {f"{path.parent.name}-{path.stem}": path for path in files}
+
+
+def full_name(name: str, known: Iterable[str]) -> str:
+    """`<paper>-<name>` of an experiment that may be called by its bare name. Raises UserError if there is none."""
+    known = list(known)
+    for candidate in (name, f"{BARE}-{name}"):
+        if candidate in known:
+            return candidate
+    bare = [full.removeprefix(f"{BARE}-") for full in known]
+    raise UserError(f"no experiment is called {name!r}{nearest(name, [*bare, *known])} (known: {listed(bare)})")
 
 
 def load_scale(root: Path, name: str) -> dict:
-    """config/scales/<name>.yaml, checked against its schema."""
-    return load(root, f"config/scales/{name}.yaml", "scale")
+    """config/scales/<name>.yaml, checked against its schema, also as each paper sees it."""
+    source = f"config/scales/{name}.yaml"
+    scale = load(root, source, "scale")
+    for paper in ["", *scale.get("papers", {})]:
+        where = f"{source}: papers.{paper}" if paper else source
+        seen = for_paper(scale, paper)
+        validate(seen, "scale", where, root)
+        validate(seen["training"], "training", f"{where}: training", root)
+    return scale
 
 
-def load_experiment(root: Path, name: str) -> dict:
-    """config/experiments/<name>.yaml, checked against its schema."""
-    return load(root, f"config/experiments/{name}.yaml", "experiment")
+def load_objectives(root: Path) -> dict[str, dict]:
+    """Name -> schema of each objective, of workflow/schemas/objectives."""
+    folder = Path(root) / "workflow/schemas/objectives"
+    return {path.name.removesuffix(".schema.yaml"): load_yaml(path) for path in sorted(folder.glob("*.schema.yaml"))}
 
 
-def load_experiments(root: Path, config: Mapping) -> tuple[dict[str, dict], dict[str, str]]:
-    """The experiments in config/experiments that fit the scale of `config`, and why the others do not.
+def load_experiments(root: Path, config: Mapping) -> tuple[dict[str, Planned], dict[str, str]]:
+    """The experiments that fit the scale of `config`, by their full names, and why the others do not.
 
     An experiment that `config` does not name may use words of another scale: it is an error only when asked for.
 
-    Raises UserError for a file that is wrong by itself, and for an experiment that `config` names and that has no file
-    or does not fit the scale.
+    Raises UserError for a file that is wrong by itself, and for an experiment that `config` names and that does not fit
+    the scale.
     """
-    for name in config["experiments"]:
-        load_experiment(root, name)
-    scale, models = load_scale(root, config["scale"]), load_models(root)
-    suite = load_suite(root, scale["evaluation"]["suite"])
-    fit, misfits = {}, {}
-    for path in sorted((Path(root) / "config/experiments").glob("*.yaml")):
-        experiment = load_experiment(root, path.stem)
-        sources = f"config/experiments/{path.name}", f"config/scales/{config['scale']}.yaml"
+    scale, models, objectives = load_scale(root, config["scale"]), load_models(root), load_objectives(root)
+    suites, planned, misfits = {}, {}, {}
+    scale_source = f"config/scales/{config['scale']}.yaml"
+    files = experiment_files(root)
+    if unknown := [name for name in scale.get("undefined", {}) if name not in files]:
+        raise UserError(f"{scale_source}: undefined.{unknown[0]} is no experiment{nearest(unknown[0], files)}")
+    for key, path in files.items():
+        paper, source = path.parent.name, path.relative_to(root).as_posix()
+        experiment, seen = load(root, source, "experiment"), for_paper(scale, paper)
+        name = seen["evaluation"]["suite"]
+        suite = suites.setdefault(name, load_suite(root, name))
         try:
-            check(experiment, scale, models, suite, *sources)
-            fit[path.stem] = experiment
+            if key in scale.get("undefined", {}):
+                raise UserError(f"{source} is undefined at scale {config['scale']}: {scale['undefined'][key]}")
+            runs = check(experiment, seen, models, suite, objectives, source, scale_source)
+            planned[key] = Planned(paper, path.stem, experiment, seen, runs)
         except UserError as error:
-            if path.stem in config["experiments"]:
+            if key in config["experiments"]:
                 raise
-            misfits[path.stem] = str(error)
-    return fit, misfits
+            misfits[key] = str(error)
+    if planned:
+        check_packages(root, scale, scale_source)
+    return planned, misfits
 
 
 def load_suite(root: Path, name: str) -> dict:
@@ -74,11 +132,32 @@ def load_suite(root: Path, name: str) -> dict:
     return suite
 
 
-def check(experiment: Mapping, scale: Mapping, models: Mapping, suite: Mapping, source: str, scale_source: str) -> None:
+def listing(planned: Mapping[str, Planned], misfits: Mapping[str, str]) -> str:
+    """What `snakemake list` prints: every experiment with its title and runs, or why this scale does not have it."""
+    lines = []
+    for key in sorted([*planned, *misfits]):
+        if key in planned:
+            runs = len({run.name for run in planned[key].runs})
+            what = f"{planned[key].experiment['title']} ({runs} runs)" if runs else planned[key].experiment["title"]
+        else:
+            what = f"not at this scale: {misfits[key]}"
+        lines.append(f"{key:24} {what}")
+    return "\n".join(lines)
+
+
+def check(
+    experiment: Mapping,
+    scale: Mapping,
+    models: Mapping,
+    suite: Mapping,
+    objectives: Mapping,
+    source: str,
+    scale_source: str,
+) -> list[Run]:
     """What an experiment, a scale, the models and the suite must say together; each by itself is valid already.
 
-    `source` and `scale_source` are what errors call the experiment and the scale. Raises UserError, one line, at the
-    first word that nothing defines and the first contradiction.
+    `scale` is as the experiment's paper sees it; `source` and `scale_source` are what errors call the two files. Returns
+    the experiment's runs. Raises UserError, one line, at the first word that nothing defines and the first contradiction.
     """
     _check_uses(scale_source, _uses_of_scale(scale, models, suite))
     if has_runs(experiment):
@@ -88,8 +167,9 @@ def check(experiment: Mapping, scale: Mapping, models: Mapping, suite: Mapping, 
     check_experiment(experiment, models, source)
     _check_sizes(scale, scale_source)
     _once(f"{scale_source}: datasets", [dataset["name"] for dataset in scale["datasets"].values()])
+    _check_settings(experiment, scale, objectives, source)
     try:
-        plan(experiment, scale, models)
+        return plan(experiment, scale, models, objectives)
     except UserError as error:
         raise UserError(f"{source} with {scale_source}: {error}") from None
 
@@ -100,10 +180,48 @@ def check_experiment(experiment: Mapping, models: Mapping, source: str) -> None:
     A network may be open_clip's, and asking open_clip takes seconds. So a name with `:` or `/`, which no model of
     open_clip has, must stand in config/models (but for `open_clip:`); others are left to the job that measures.
     """
-    _check_uses(source, _uses_of_experiment(experiment, models))
     _once(f"{source}: rows", [row["name"] for row in experiment["rows"]])
+    _check_uses(source, _uses_of_experiment(experiment, models))
     _check_columns(experiment, source)
     _check_rows(experiment, source)
+
+
+def check_packages(root: Path, scale: Mapping, source: str) -> None:
+    """Every icon set of the pool is in the package.json that pins them."""
+    pool = scale["pool"]
+    path = Path(root) / pool["packages"] / "package.json"
+    try:
+        packages = json.loads(path.read_text(encoding="utf-8"))["dependencies"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{source}: pool.packages: {path} has no dependencies ({error!r}); name such a folder"
+        ) from None
+    known = [name.removeprefix("@iconify-json/") for name in packages]
+    where = f"{pool['packages']}/package.json"
+    uses = [("pool.vendors", vendor, known, where) for vendor in pool["vendors"]]
+    _check_uses(
+        source, [*uses, *((f"pool.styles.{key}", icons, known, where) for key, icons in pool["styles"].items())]
+    )
+
+
+def _check_settings(experiment: Mapping, scale: Mapping, objectives: Mapping, source: str) -> None:
+    """The merged settings of each row: its objective by that one's schema, its training by the recipe's."""
+    for row in experiment["rows"]:
+        if "settings" not in row:
+            continue
+        words, where = words_of(experiment, row), f"{source}: row {row['name']!r}"
+        name = words.get("objective", {}).get("name")
+        if name in objectives:  # else the plan says what is missing
+            validate(words["objective"], f"objectives/{name}", f"{where}: objective")
+        training = merge(scale["training"], words.get("training", {}))
+        validate(training, "training", f"{where}: training")
+        _check_recipe(training, f"{where}: training")
+
+
+def _check_recipe(training: Mapping, where: str) -> None:
+    for key, limit in (("warmup", "steps"), ("min_lr", "lr")):
+        if training[key] > training[limit]:
+            raise UserError(f"{where}.{key} is {training[key]}; it must be at most {limit} ({training[limit]})")
 
 
 _Use = tuple[str, str, Iterable[str], str]  # where a word is used, the word, the words that are defined, where they are
@@ -175,7 +293,7 @@ def _check_columns(experiment: Mapping, source: str) -> None:
 
 def _check_rows(experiment: Mapping, source: str) -> None:
     """Published percentages are at most 100, and a label does not take the name of another column of the table."""
-    settings = {name for row in experiment["rows"] for name in row.get("settings", {})}
+    settings = {name for row in experiment["rows"] if "settings" in row for name in columns_of(row["settings"])}
     taken = {"row", "network", "seeds", *settings, *experiment["columns"]}
     for i, row in enumerate(experiment["rows"]):
         for column, value in row.get("published", {}).items():
@@ -201,10 +319,17 @@ def _check_sizes(scale: Mapping, source: str) -> None:
             raise UserError(
                 f"{source}: pool.styles.{style} is {icons!r}, a training vendor; take it out of one of them"
             )
-    if training["warmup"] > training["steps"]:
-        raise UserError(
-            f"{source}: training.warmup is {training['warmup']}; it must be at most steps ({training['steps']})"
-        )
+    _check_recipe(training, f"{source}: training")
+    for name in RESERVED:
+        if name in scale["zoo"]["teachers"]:
+            raise UserError(f"{source}: zoo.teachers.{name}: a teacher cannot have this name; rename it")
+    largest = pool["concepts"] * (len(pool["vendors"]) - held_out)
+    for word, dataset in scale["datasets"].items():
+        if dataset["size"] > largest:
+            raise UserError(
+                f"{source}: datasets.{word}.size is {dataset['size']}; {pool['concepts']} concepts by "
+                f"{len(pool['vendors']) - held_out} vendors make at most {largest} pairs"
+            )
     crops = [(f"augmentations.{name}", entry) for name, entry in scale["augmentations"].items()]
     members = [(f"zoo.{name}", member) for name, member in _members(scale["zoo"])]
     zoo = [

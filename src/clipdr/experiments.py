@@ -1,24 +1,23 @@
 """From an experiment and a scale to the runs that have to be trained: pure functions, no files, no torch.
 
-An experiment speaks the paper's words, a scale defines them. Here each row and seed becomes one `Run` with settings in
-which no word is left to look up. Decided here:
+An experiment speaks its paper's words, a scale defines them. Here each row and seed becomes one `Run` whose settings
+have no word left to look up. Decided here:
 
-* A run is named after its settings (readable slug + hash), so two rows or tables with equal settings share one run.
-* The settings hold only what training reads itself. With λ = 0 no teacher is read, so none is named. What a word means
-  for the data (size of a subset, strength of an augmentation) reaches training through the reinforced shards instead,
-  and changes a run without renaming it.
+* A run says `model`, `data`, `objective`, `training`, `seed`, and with `init` where its weights start. What an objective
+  may say, and which of its keys are words of the scale, is the business of its own schema.
+* A run is an artifact, named after its settings and all that its data are made from: two rows, tables or scales with
+  equal ones share one run.
 * Beside the columns that a scale defines, a table may have network columns: parameters and latency, measured on the
   full-size network that a row names. They are the same at every scale.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from clipdr.errors import UserError, nearest
+from clipdr.artifacts import Artifact, artifact
+from clipdr.errors import UserError, listed, nearest
 
-SETTINGS = ("model", "dataset", "augmentation", "captions", "teachers", "lambda")
+CAPTIONS = ("real", "syn")
 # Network column -> what is measured, and of which tower.
 NETWORK_COLUMNS = {
     "Params img (M)": ("params", "image"),
@@ -30,40 +29,79 @@ NETWORK_COLUMNS = {
 
 @dataclass(frozen=True)
 class Run:
-    """One training run that a table asks for.
+    """One training run that a table asks for, and where: in which row, with which seed."""
 
-    `name` is unique to `settings`; `row` and `seed` say where the table uses it. `settings` is JSON-able and complete:
-    model, model_config, dataset, pool, augmentation, captions, teachers, lambda, training, seed.
-    """
-
-    name: str
     row: str
     seed: int
-    settings: dict = field(hash=False)
+    artifact: Artifact
+
+    @property
+    def name(self) -> str:
+        """Of the artifact; unique to its settings."""
+        return self.artifact.name
+
+    @property
+    def settings(self) -> dict:
+        """JSON-able and complete: model, data, objective, training, seed, and init if it starts from another run."""
+        return self.artifact.settings
 
 
-def plan(experiment: Mapping, scale: Mapping, models: Mapping[str, dict]) -> list[Run]:
+def plan(experiment: Mapping, scale: Mapping, models: Mapping[str, dict], objectives: Mapping[str, dict]) -> list[Run]:
     """The runs of an experiment at a scale, row by row, and seed by seed within a row.
 
     `experiment` and `scale` have the form of workflow/schemas/{experiment,scale}.schema.yaml; `models` maps the names
-    of config/models to their contents. A scale's `seeds` limits the runs to the experiment's first seeds. A row without
-    settings is not trained.
+    of config/models to their contents, `objectives` those of workflow/schemas/objectives to their schemas. A scale's
+    `seeds` limits the runs to the experiment's first seeds. A row without settings is not trained.
 
-    Raises UserError (without a file name) for a word that the scale does not define, a setting that is missing,
-    λ outside [0, 1], λ > 0 without teachers, and captions other than real and syn.
+    Raises UserError (without a file name) for a word that the scale does not define, a setting that is missing, and an
+    `init` that leads to no row, to another model, or back to itself.
     """
-    runs = []
-    for row in experiment["rows"]:
-        if "settings" not in row:
-            continue
-        words = {**experiment.get("settings", {}), **row["settings"]}
-        try:
-            settings = _resolve(words, scale, models)
-        except UserError as error:
-            raise UserError(f"row {row['name']!r}: {error}") from None
-        seeds = experiment["seeds"][: scale.get("seeds")]
-        runs += [_run(row["name"], {**settings, "seed": seed}) for seed in seeds]
-    return runs
+    words = {row["name"]: words_of(experiment, row) for row in experiment["rows"] if "settings" in row}
+    made: dict[tuple[str, int], Artifact] = {}
+
+    def run(row: str, seed: int, waiting: tuple[str, ...] = ()) -> Artifact:
+        if row in waiting:
+            raise UserError(f"init: {' starts from '.join([*waiting, row])}; break the circle")
+        if (row, seed) not in made:
+            start = words[row].get("init")
+            init = run(_init_row(start, words), seed, (*waiting, row)) if start else None
+            try:
+                made[row, seed] = _run({**words[row], "seed": seed}, init, scale, models, objectives)
+            except UserError as error:
+                raise UserError(f"row {row!r}: {error}") from None
+        return made[row, seed]
+
+    return [Run(row, seed, run(row, seed)) for row in words for seed in experiment["seeds"][: scale.get("seeds")]]
+
+
+def words_of(experiment: Mapping, row: Mapping) -> dict:
+    """All settings of a row, still in words: those common to all rows, with the row's own in their place."""
+    common, own = experiment.get("settings", {}), row["settings"]
+    if own.get("objective", {}).get("name", None) not in (None, common.get("objective", {}).get("name")):
+        common = {key: value for key, value in common.items() if key != "objective"}  # another one has other keys
+    return merge(common, own)
+
+
+def merge(base: Mapping, changes: Mapping) -> dict:
+    """`base` with `changes` in its place, key by key also where both hold keys."""
+    both = {key: merge(base[key], value) for key, value in changes.items() if _mappings(base.get(key), value)}
+    return {**base, **changes, **both}
+
+
+def columns_of(settings: Mapping) -> dict:
+    """Settings of a row as columns of a table: name -> word. `data`, `objective` and `training` lie open."""
+    flat = {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
+    if "init" in settings:
+        flat["init"] = settings["init"]["row"]
+    for part in ("objective", "data", "training"):
+        flat |= {part if key == "name" else key: value for key, value in settings.get(part, {}).items()}
+    return flat
+
+
+def for_paper(scale: Mapping, paper: str) -> dict:
+    """The scale as an experiment of `paper` sees it: what `papers` says of that one in place of the rest."""
+    common = {key: value for key, value in scale.items() if key != "papers"}
+    return merge(common, scale.get("papers", {}).get(paper, {}))
 
 
 def has_runs(experiment: Mapping) -> bool:
@@ -89,9 +127,29 @@ def slug(network: str) -> str:
     return network.replace("/", "-").replace(":", "+")
 
 
-def unique_runs(runs: Iterable[Run]) -> dict[str, dict]:
-    """Name -> settings of each run that has to be trained, in order of first use."""
-    return {run.name: run.settings for run in runs}
+def evaluation(run: Artifact, suite: Mapping, scale: Mapping) -> Artifact:
+    """The evaluation of a run on the suite that the scale names."""
+    settings = {"tasks": suite["tasks"], "batch_size": scale["evaluation"]["batch_size"]}
+    name = f"{run.name}/{scale['evaluation']['suite']}"
+    return artifact("eval", name, settings, run=run, pool=pool(scale))
+
+
+def pool(scale: Mapping) -> Artifact:
+    """Training images with captions, and the held-out tasks."""
+    return artifact("pool", scale["pool"]["name"], scale["pool"])
+
+
+def captions(scale: Mapping, models: Mapping, dataset: Mapping) -> Artifact:
+    """Synthetic captions of a dataset, an entry of the scale's `datasets`."""
+    chosen = _subset(scale, dataset)
+    captioner = _member("captioner", scale, models)
+    settings = scale["captions"]
+    return artifact("captions", dataset["name"], settings, pool=pool(scale), subset=chosen, captioner=captioner)
+
+
+def tokenizer(scale: Mapping) -> Artifact:
+    """The tokenizer that all models trained on a pool share."""
+    return artifact("tokenizer", scale["pool"]["name"], {"vocab_size": scale["zoo"]["vocab_size"]}, pool=pool(scale))
 
 
 def zoo_settings(scale: Mapping, name: str) -> dict:
@@ -101,72 +159,136 @@ def zoo_settings(scale: Mapping, name: str) -> dict:
     return {**scale["training"], "seed": zoo["seed"], "augmentation": dict(zoo["augmentation"]), **member}
 
 
-def _run(row: str, settings: dict) -> Run:
-    canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    slug = "_".join(
+def _member(name: str, scale: Mapping, models: Mapping) -> Artifact:
+    """A teacher of the zoo, or the captioner."""
+    settings = zoo_settings(scale, name)
+    settings["config"] = _look_up(f"zoo: {name}: model", settings["model"], models, "config/models")
+    return artifact("zoo", name, settings, pool=pool(scale), tokenizer=tokenizer(scale))
+
+
+def _subset(scale: Mapping, dataset: Mapping) -> Artifact:
+    return artifact("subset", dataset["name"], {key: dataset[key] for key in ("size", "seed")}, pool=pool(scale))
+
+
+def _reinforced(scale: Mapping, models: Mapping, dataset: Mapping, augmentation: str) -> Artifact:
+    """The dataset with everything that is stored in it: views of one augmentation, captions, all teachers' embeddings."""
+    teachers = list(scale["zoo"]["teachers"])
+    return artifact(
+        "reinforced",
+        f"{dataset['name']}-{augmentation}",
+        {"augmentation": scale["augmentations"][augmentation], "teachers": teachers},
+        pool=pool(scale),
+        subset=_subset(scale, dataset),
+        captions=captions(scale, models, dataset),
+        teachers=[_member(name, scale, models) for name in teachers],
+    )
+
+
+def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping, objectives: Mapping) -> Artifact:
+    for path in ("model", "objective.name", "data.dataset", "data.augmentation", "data.captions"):
+        _check_present(words, path)
+    model = _look_up("model", words["model"], scale["models"], "models")
+    config = _look_up("model", model, models, "config/models")
+    data = words["data"]
+    dataset = _look_up("data.dataset", data["dataset"], scale["datasets"], "datasets")
+    _look_up("data.augmentation", data["augmentation"], scale["augmentations"], "augmentations")
+    settings = {
+        "model": {"name": model, "config": config},
+        "data": {"dataset": dataset["name"], "augmentation": data["augmentation"], "captions": _captions(data)},
+        "objective": _objective(words["objective"], scale, objectives),
+        "training": merge(scale["training"], words.get("training", {})),
+        "seed": words["seed"],
+    }
+    inputs = {}
+    if init is not None:
+        if init.settings["model"]["config"] != config:
+            raise UserError(
+                f"init: starts from a run of model {init.settings['model']['name']!r}, but is {model!r}; name a row of "
+                "the same model"
+            )
+        settings["init"], inputs["init"] = {"run": init.name}, init
+    reinforced = _reinforced(scale, models, dataset, data["augmentation"])
+    side = config["model_cfg"]["vision_cfg"]["image_size"]
+    views = artifact(
+        "views", f"{dataset['name']}-{data['augmentation']}-{side}px", {"size": side}, reinforced=reinforced
+    )
+    return artifact("runs", _slug(settings), settings, views=views, tokenizer=tokenizer(scale), **inputs)
+
+
+def _slug(settings: Mapping) -> str:
+    objective = [
+        _text(value) if key in ("name", "teachers") else f"{key}{_text(value)}"
+        for key, value in settings["objective"].items()
+    ]
+    data = settings["data"]
+    return "_".join(
         [
-            settings["model"],
-            settings["dataset"],
-            settings["augmentation"],
-            "+".join(settings["captions"]),
-            "+".join(settings["teachers"]) or "none",
-            f"lambda{settings['lambda']:g}",
+            settings["model"]["name"],
+            f"{data['dataset']}-{data['augmentation']}",
+            "+".join(data["captions"]),
+            "-".join(objective),
+            *(["init"] if "init" in settings else []),
             f"seed{settings['seed']}",
         ]
     )
-    digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
-    # Read back: each run owns its settings, and they are exactly what a job gets as JSON.
-    return Run(f"{slug}-{digest}", row, settings["seed"], json.loads(canonical))
 
 
-def _resolve(words: Mapping, scale: Mapping, models: Mapping[str, dict]) -> dict:
-    """Settings of a row, all but the seed, with each word replaced by what the scale says it means."""
-    missing = [key for key in SETTINGS if key not in words]
-    if missing:
-        raise UserError(f"settings.{missing[0]} is missing; give it in the row or in the settings common to all rows")
-    model = _look_up("model", words["model"], scale["models"], "models")
-    return {
-        "model": model,
-        "model_config": _look_up("model", model, models, "config/models"),
-        "dataset": _look_up("dataset", words["dataset"], scale["datasets"], "datasets")["name"],
-        "pool": scale["pool"]["name"],
-        "augmentation": _augmentation(words["augmentation"], scale),
-        "captions": _captions(words["captions"]),
-        "teachers": _teachers(words["teachers"], words["lambda"], scale),
-        "lambda": float(words["lambda"]),
-        "training": dict(scale["training"]),
-    }
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return "+".join(map(str, value))
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def _objective(words: Mapping, scale: Mapping, objectives: Mapping[str, dict]) -> dict:
+    """The objective with the schema's defaults, and the scale's meaning of each key that the schema calls a word."""
+    schema = _look_up("objective.name", words["name"], objectives, "workflow/schemas/objectives")["properties"]
+    settings = {}
+    for key, entry in schema.items():
+        value = words.get(key, entry.get("default"))
+        if value is None:
+            continue
+        if "words" in entry:
+            value = _look_up(f"objective.{key}", value, scale[entry["words"]], entry["words"])
+        settings[key] = float(value) if entry.get("type") == "number" else value
+    return settings
+
+
+def _check_present(words: Mapping, path: str) -> None:
+    value = words
+    for key in path.split("."):
+        if key not in value:
+            raise UserError(f"settings.{path} is missing; give it in the row or in the settings common to all rows")
+        value = value[key]
 
 
 def _look_up(key: str, word: str, known: Mapping, where: str):
     if word not in known:
-        listed = ", ".join(known) or "nothing"
-        raise UserError(f"{key} {word!r} is not defined{nearest(word, known)} ({where} has {listed})")
+        hint = f"{nearest(word, known)} ({where} has {listed(known) if known else 'nothing'})"
+        raise UserError(f"{key} {word!r} is not defined{hint}")
     return known[word]
 
 
-def _augmentation(word: str, scale: Mapping) -> str:
-    _look_up("augmentation", word, scale["augmentations"], "augmentations")
-    return word
-
-
-def _captions(words: Iterable[str]) -> list[str]:
+def _captions(data: Mapping) -> list[str]:
     """Sorted, because the loss is a sum over them (Eq. 3 of arXiv 2311.17049): the order is no setting."""
-    captions = [words] if isinstance(words, str) else list(words)
-    for word in captions:
-        _look_up("captions", word, {"real": 0, "syn": 0}, "captions")
-    if not captions:
-        raise UserError("captions is empty; write [real], [syn] or [real, syn]")
-    return sorted(set(captions))
+    for word in data["captions"]:
+        _look_up("data.captions", word, dict.fromkeys(CAPTIONS), "captions")
+    if not data["captions"]:
+        raise UserError("data.captions is empty; write [real], [syn] or [real, syn]")
+    return sorted(set(data["captions"]))
 
 
-def _teachers(word: str, lam: float, scale: Mapping) -> list[str]:
-    if not 0 <= lam <= 1:
-        raise UserError(f"lambda is {lam}; it must lie between 0 and 1")
-    known = {**scale["teachers"], "none": []}
-    teachers = _look_up("teachers", word, known, "teachers")
-    if lam > 0 and not teachers:
+def _init_row(start: Mapping, words: Mapping) -> str:
+    if start["row"] not in words:
         raise UserError(
-            f"lambda is {lam:g} but teachers is {word!r}; name teachers to distill from, or set lambda to 0"
+            f"init.row: {start['row']!r} is no row with settings{nearest(start['row'], words)}; name one of this table"
         )
-    return list(teachers) if lam > 0 else []
+    return start["row"]
+
+
+def _mappings(*values: object) -> bool:
+    return all(isinstance(value, Mapping) for value in values)
+
+
+def unique_runs(runs: Iterable[Run]) -> dict[str, Artifact]:
+    """Name -> artifact of each run that has to be trained, in order of first use."""
+    return {run.name: run.artifact for run in runs}

@@ -1,12 +1,17 @@
 """Files appear whole or not at all: written under a temporary name beside the target, then renamed."""
 
 import contextlib
+import fcntl
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from clipdr.errors import UserError
+
+TOKEN = ".token"
+MARKS = (TOKEN, ".snakemake_timestamp")  # a folder that holds nothing else is empty
 
 
 def _partial(target: Path) -> Path:
@@ -34,7 +39,7 @@ def atomic_dir(target: Path | str) -> Iterator[Path]:
         UserError: `target` holds something already: it may be somebody's work.
     """
     target = Path(target)
-    _refuse_full(target, ())
+    _refuse_full(target)
     partial = _partial(target)
     shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
     partial.mkdir()
@@ -45,33 +50,58 @@ def atomic_dir(target: Path | str) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def finished(target: Path | str, token: str) -> bool:
+    """Whether `resumable_dir` has made `target` already with this token: an orphan of a killed workflow may have."""
+    stamp = Path(target) / TOKEN
+    return stamp.is_file() and stamp.read_text() == token
+
+
 @contextlib.contextmanager
-def resumable_dir(target: Path | str, token: str, stale: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Like `atomic_dir`, but a killed process leaves its work to the next one that brings the same `token`.
+def resumable_dir(target: Path | str, token: str) -> Iterator[Path]:
+    """Like `atomic_dir`, but a process that ends early, however it ends, leaves its work to the next one with `token`.
+
+    Only one process at a time works on a target: the lock ends with its process. The token stays in the target.
 
     Args:
         token: stands for all that decides the content (code, settings, inputs); another one starts from nothing.
-        stale: names that may lie in `target` and go when it is replaced, such as results of what stood there before.
+
+    Raises:
+        UserError: `target` holds something already, or another process is making it.
     """
     target = Path(target)
-    _refuse_full(target, stale)
+    _refuse_full(target)
     partial = _partial(target)
-    stamp = partial / ".token"
-    if not stamp.is_file() or stamp.read_text() != token:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        stamp.write_text(token)
-    try:
+    with _locked(target):
+        stamp = partial / TOKEN
+        if not stamp.is_file() or stamp.read_text() != token:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            stamp.write_text(token)
         yield partial
-    except Exception:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    stamp.unlink()
-    _move(partial, target)
+        _move(partial, target)
 
 
-def _refuse_full(target: Path, stale: tuple[str, ...]) -> None:
-    found = sorted(path.name for path in target.iterdir() if path.name not in stale) if target.is_dir() else []
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    path = target.with_name(f".{target.name}.lock")
+    with open(path, "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise UserError(
+                f"{target} is being made by process {lock.read().strip() or 'unknown'}; wait until it has ended, then "
+                "give the same command again"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+        path.unlink()
+
+
+def _refuse_full(target: Path) -> None:
+    found = sorted(path.name for path in target.iterdir() if path.name not in MARKS) if target.is_dir() else []
     if found:
         raise UserError(f"{target} is not empty (it holds {found[0]!r}); remove it, or write to another folder")
 

@@ -1,8 +1,8 @@
 """Reading YAML files and checking them against workflow/schemas.
 
-Decided here: a file that can be misread is refused (a key that stands twice, a key that is no text, .nan and .inf);
-`1e-3` is a number, as people expect and YAML 1.1 does not; 300.0 is no integer. A UserError is one line that names the
-file, the key and the fix.
+YAML is 1.2, as ruamel.yaml reads it: `1e-3` is a number, `no` a text, and a key that stands twice an error. Decided here:
+a key that is no text, .nan and .inf are refused, and 300.0 is no integer. A UserError is one line that names the file,
+the key and the fix.
 """
 
 import math
@@ -11,7 +11,9 @@ from functools import cache
 from pathlib import Path
 
 import jsonschema
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from clipdr.errors import UserError, listed, nearest
 
@@ -24,39 +26,6 @@ _INTEGER = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
 _Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=_INTEGER)
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses what YAML would silently misread."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                raise _refusal(key_node, "merge keys (<<) are not read; write the keys out")
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise _refusal(key_node, f"the key {key} is no text; put it in quotes")
-            if key in seen:
-                raise _refusal(key_node, f"the key {key!r} stands twice; keep one")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-    def construct_finite(self, node):
-        value = self.construct_yaml_float(node)
-        if not math.isfinite(value):
-            raise _refusal(node, f"{node.value} is no finite number; write one")
-        return value
-
-
-def _refusal(node: yaml.Node, problem: str) -> yaml.YAMLError:
-    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_finite)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
 def load_yaml(path: Path | str, source: str | None = None) -> dict:
     """The mapping in a YAML file. Errors call the file `source`, or else by its path.
 
@@ -66,16 +35,31 @@ def load_yaml(path: Path | str, source: str | None = None) -> dict:
     path = Path(path)
     source = source or str(path)
     try:
-        data = yaml.load(_read(path, source), _Loader)
-    except yaml.YAMLError as error:
+        data = YAML(typ="safe", pure=True).load(_read(path, source))
+    except YAMLError as error:
         raise UserError(_yaml_problem(error, source)) from None
     if not isinstance(data, dict):
         raise UserError(f"{source}: holds {_kind(data)}, not keys with values; write `key: value` lines")
+    _check_plain(data, source, "")
     return data
 
 
+def _check_plain(value: object, source: str, path: str) -> None:
+    """Keys are texts, numbers are finite: all that JSON can hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{source}: {path} is {value}, no finite number; write one")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise UserError(f"{source}: {path}{'.' if path else ''}{key}: the key is no text; put it in quotes")
+            _check_plain(inner, source, f"{path}{'.' if path else ''}{key}")
+    if isinstance(value, list):
+        for i, inner in enumerate(value):
+            _check_plain(inner, source, f"{path}[{i}]")
+
+
 def validate(data: object, kind: str, source: str, root: Path = REPOSITORY) -> None:
-    """Check `data` against the schema of `kind`: config, scale, experiment, suite or models.
+    """Check `data` against workflow/schemas/<kind>.schema.yaml.
 
     Raises UserError with one line about the first error: `source`, the key, what is wrong, and the fix. Unknown keys
     come first, because a misspelt key is also a missing one.
@@ -109,13 +93,13 @@ def _read(path: Path, source: str) -> str:
         raise UserError(f"{source}: cannot be read as UTF-8 text ({error}); repair or replace the file") from None
 
 
-def _yaml_problem(error: yaml.YAMLError, source: str) -> str:
-    if isinstance(error, yaml.constructor.ConstructorError):
-        return f"{source} line {error.problem_mark.line + 1}: {error.problem}"
-    mark = getattr(error, "problem_mark", None)
-    line = f" line {mark.line + 1}" if mark else ""
-    what = getattr(error, "problem", None) or getattr(error, "reason", None) or "unknown problem"
-    return f"{source}{line}: this is not YAML ({what}); look at the indentation, quotes and brackets there"
+def _yaml_problem(error: YAMLError, source: str) -> str:
+    mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+    where = f"{source} line {mark.line + 1}" if mark else source
+    what = getattr(error, "problem", None) or " ".join(str(error).split()) or "unknown problem"
+    if isinstance(error, DuplicateKeyError):
+        return f"{where}: {what.replace('found duplicate key', 'the key').partition(' with value')[0]} stands twice; keep one"
+    return f"{where}: this is not YAML ({what}); look at the indentation, quotes and brackets there"
 
 
 def _problem(error: jsonschema.ValidationError) -> str:
@@ -124,6 +108,8 @@ def _problem(error: jsonschema.ValidationError) -> str:
     value, limit = error.instance, error.validator_value
     key = path or "the file"
     match error.validator:
+        case None:  # a schema that is `false`
+            return f"{key} is not read beside what else stands there; take it out"
         case "additionalProperties":
             return _unknown_key(error, f"{path}." if path else "")
         case "required":

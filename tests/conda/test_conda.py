@@ -18,7 +18,7 @@ pytestmark = pytest.mark.conda
 REPO, BASE = Path(__file__).parents[2], Path(__file__).parent
 ENVIRONMENTS = {
     "clipdr.pool": "pool",
-    "clipdr.subset": "pool",
+    "clipdr.data.subset": "pool",
     "clipdr.zoo": "torch",
     "clipdr.reinforce": "torch",
     "clipdr.train": "torch",

@@ -43,8 +43,8 @@ def test_the_captioner_does_not_recite():
 
 
 def test_no_text_of_a_task_is_cut():
-    from clipdr.models import load_tokenizer
-    from clipdr.shards import read_shard
+    from clipdr.models.folder import load_tokenizer
+    from clipdr.data.shards import read_shard
 
     tokenizer = load_tokenizer(REPO / "results/zoo/emoji/resnet")
     texts = [line for path in (REPO / "results/tasks/emoji").rglob("classnames.txt") for line in path.open()]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from clipdr.errors import UserError
 from clipdr.evaluate.suite import evaluate_suite
-from clipdr.shards import write_shard
+from clipdr.data.shards import write_shard
 
 CONFIG = {
     "model_cfg": {

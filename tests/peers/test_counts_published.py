@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import nn
 
-from clipdr.models.counts import count
+from clipdr.deploy.counts import count
 
 EXPERIMENTS = Path(__file__).parents[2] / "config/experiments"
 COLUMNS = {"Params img (M)": "image", "Params txt (M)": "text"}

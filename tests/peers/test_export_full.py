@@ -6,8 +6,8 @@ import pytest
 import torch
 from mil import FLOAT16, evaluate
 
-from clipdr.models.export import export, relative_error
-from clipdr.models.probe import inference_network, random_inputs, tower_of
+from clipdr.deploy.export import export, relative_error
+from clipdr.deploy.probe import inference_network, random_inputs, tower_of
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from randomise import randomise
 from torch import nn
 from torch.nn.functional import pad
 
-from clipdr.models import create_model
+from clipdr.models.create import create_model
 from clipdr.models.build import build
 from clipdr.models.registry import configuration
 

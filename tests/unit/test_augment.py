@@ -12,7 +12,7 @@ from torchvision.transforms import functional as F
 from torchvision.transforms.autoaugment import _apply_op
 from torchvision.transforms.functional import InterpolationMode
 
-from clipdr.reinforce.augment import OPS, draw, replay, view_array
+from clipdr.data.augment import OPS, draw, replay, view_array
 
 # The order of the published DataCompDR rows, where op 6 has magnitude .27, op 11 has 178.5, op 4 has 30.45.
 NAMES = [

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from clipdr.errors import UserError
-from clipdr.models import load_model, new_model, preprocessing, save_weights
+from clipdr.models.folder import new_model, preprocessing, save_weights
+from clipdr.models.load import load_model
 from clipdr.reinforce import captions as stage
 from clipdr.reinforce.captions import caption, describe, generate
 
@@ -88,8 +89,8 @@ def test_images_reach_the_captioner_as_it_wants_them(captioner, pool, tmp_path, 
     """Bilinear, antialiased, normalised: as open_clip's own preprocessing does with a square image."""
     from PIL import Image
 
-    from clipdr.reinforce.store import decode_image
-    from clipdr.shards import read_shard
+    from clipdr.data.samples import decode_image
+    from clipdr.data.shards import read_shard
 
     seen = []
     monkeypatch.setattr(stage, "generate", lambda model, img, *_: (seen.append(img), ["x"] * 6)[1])

@@ -11,8 +11,9 @@ import torch
 
 from clipdr import model_files
 from clipdr.errors import UserError
-from clipdr.models import __main__ as command
-from clipdr.models import counts, registry
+from clipdr.deploy import __main__ as command
+from clipdr.deploy import counts
+from clipdr.models import registry
 from clipdr.models.build import build
 from clipdr.report.networks import read_counts
 
@@ -180,9 +181,9 @@ def test_models_may_be_named_and_files_asked_for(monkeypatch, capsys, tmp_path):
             *("clipdr.models.create", "import_weights"),
             *("import --model a --pretrained b.pt --output c", ("a", "b.pt", "c")),
         ),
-        ("clipdr.models.export", "export", "export --model a --output c", ("a", "c", "None")),
-        ("clipdr.models.export", "export", "export --model a --pretrained b.pt --output c", ("a", "c", "b.pt")),
-        ("clipdr.models.latency", "measure", "latency --model a --export e --output o", ("a", "e", "o", "1", "100")),
+        ("clipdr.deploy.export", "export", "export --model a --output c", ("a", "c", "None")),
+        ("clipdr.deploy.export", "export", "export --model a --pretrained b.pt --output c", ("a", "c", "b.pt")),
+        ("clipdr.deploy.latency", "measure", "latency --model a --export e --output o", ("a", "e", "o", "1", "100")),
     ],
 )
 def test_commands_hand_their_arguments_on(module, function, words, expected, monkeypatch):

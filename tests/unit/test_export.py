@@ -10,11 +10,11 @@ from mil import FLOAT16, evaluate
 from torch import nn
 
 from clipdr.errors import UserError
-from clipdr.models import export as exporter
-from clipdr.models import probe
+from clipdr.deploy import export as exporter
+from clipdr.deploy import probe
 from clipdr.models.build import build
-from clipdr.models.export import TOLERANCE, check_coreml, check_onnx
-from clipdr.models.probe import inference_network, random_inputs, tower_of
+from clipdr.deploy.export import TOLERANCE, check_coreml, check_onnx
+from clipdr.deploy.probe import inference_network, random_inputs, tower_of
 from clipdr.models.registry import configuration
 
 NAME = "mini-mct-2"

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from clipdr.errors import UserError
-from clipdr.models import latency
+from clipdr.deploy import latency
 
 NAME = "mini-mct-2"
 

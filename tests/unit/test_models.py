@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from clipdr.model_files import load_models
-from clipdr.models import load_model, load_tokenizer, new_model, preprocessing, save_weights
+from clipdr.models.folder import load_tokenizer, new_model, preprocessing, save_weights
+from clipdr.models.load import load_model
 
 REPO = Path(__file__).parents[2]
 SRC = REPO / "src"

@@ -8,7 +8,7 @@ import torch
 from randomise import BATCH_NORMS, distance, randomise
 from torch import nn
 
-from clipdr.models import reparameterize
+from clipdr.models.fold import reparameterize
 from clipdr.models.build import build
 from clipdr.models.registry import configuration
 

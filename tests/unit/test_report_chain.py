@@ -9,7 +9,7 @@ from PIL import Image
 
 from clipdr.errors import UserError
 from clipdr.report import chain
-from clipdr.shards import write_shard
+from clipdr.data.shards import write_shard
 
 
 @pytest.fixture()

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from clipdr.errors import UserError
-from clipdr.reinforce.store import decode, encode
-from clipdr.shards import read_shard, write_shard
+from clipdr.data.samples import decode, encode
+from clipdr.data.shards import read_shard, write_shard
 
 UID = "0a" * 16
 ENTRIES = [[[3, 4, 20, 21], [[6, 0.27], [11, 178.5]]], [[0, 0, 32, 30], [[0, 0.0], [2, -0.09]]]]

@@ -7,7 +7,7 @@ from scipy.stats import binom, chi2
 
 from clipdr.errors import UserError
 from clipdr.files import sha256
-from clipdr.subset import sample
+from clipdr.data.subset import sample
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,12 @@ import torch
 import yaml
 
 from clipdr.errors import UserError
-from clipdr.models import load_model, load_tokenizer, new_model
+from clipdr.models.folder import load_tokenizer, new_model
+from clipdr.models.load import load_model
 from clipdr.train import loop, run
 from clipdr.train.loop import build_optimizer, epoch_batch, fit, learning_rate
 from clipdr.train.run import student_loss, train
-from clipdr.views import TokenTable, load_views
+from clipdr.data.views import TokenTable, load_views
 from clipdr.zoo.tokenizer import train_tokenizer
 from clipdr.zoo.train import _captioner_loss, train_member
 

@@ -10,11 +10,11 @@ import torch
 
 from clipdr.errors import UserError
 from clipdr.reinforce import embed
-from clipdr.reinforce.augment import draw, replay
-from clipdr.reinforce.materialise import materialise
-from clipdr.reinforce.store import decode, decode_image
-from clipdr.shards import read_shard, write_shard
-from clipdr.views import TokenTable, load_views, to_input
+from clipdr.data.augment import draw, replay
+from clipdr.data.views import materialise
+from clipdr.data.samples import decode, decode_image
+from clipdr.data.shards import read_shard, write_shard
+from clipdr.data.views import TokenTable, load_views, to_input
 
 NAMES = ["small", "large"]
 

@@ -58,7 +58,7 @@ def test_two_runs_from_empty_give_the_same_bytes(chain: Path, tmp_path: Path):
 
 def test_no_held_out_drawing_is_in_the_pool(chain: Path):
     from clipdr.files import sha256
-    from clipdr.shards import read_shard
+    from clipdr.data.shards import read_shard
 
     trained = set(pd.read_parquet(chain / "results/pool/emoji-ci/index.parquet")["sha256"])
     held_out = [s["webp"] for tar in (chain / "results/tasks/emoji-ci").rglob("*.tar") for s in read_shard(tar)]

@@ -8,7 +8,8 @@ import pytest
 import torch
 from conftest import CI, planned_jobs, snakemake
 
-from clipdr.models import create_model, reparameterize
+from clipdr.models.create import create_model
+from clipdr.models.fold import reparameterize
 
 pytestmark = pytest.mark.slow
 TABLE = """

@@ -20,7 +20,7 @@ rule models:
     params:
         stem=subpath(output.csv, strip_suffix=".csv"),
         settings=as_json(MODELS),
-        code=code("clipdr.models.counts"),
+        code=code("clipdr.deploy.counts"),
     shell:
         "python -m clipdr.models counts --table {params.stem:q} 2>&1 | tee {log:q}"
 
@@ -42,7 +42,7 @@ rule counts:
     params:
         names=COUNTED,
         settings=as_json({name: MODELS.get(name) for name in COUNTED}),
-        code=code("clipdr.models.counts"),
+        code=code("clipdr.deploy.counts"),
     shell:
         "python -m clipdr.models counts --model {params.names:q} --output {output:q} 2>&1 | tee {log:q}"
 
@@ -68,7 +68,7 @@ rule export:
         network=network_name,
         settings=network_settings,
         folder=subpath(output.report, parent=True),
-        code=code("clipdr.models.export"),
+        code=code("clipdr.deploy.export"),
     shell:
         "python -m clipdr.models export --model {params.network:q} --output {params.folder:q} 2>&1 | tee {log:q}"
 
@@ -96,7 +96,7 @@ rule latency:
     params:
         network=network_name,
         folder=subpath(input.report, parent=True),
-        code=code("clipdr.models.latency"),
+        code=code("clipdr.deploy.latency"),
     shell:
         "python -m clipdr.models latency --model {params.network:q} --export {params.folder:q} --threads 1 --runs 100"
         " --output {output:q} 2>&1 | tee {log:q}"

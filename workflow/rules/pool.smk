@@ -66,7 +66,7 @@ rule subset:
     params:
         size=lambda wildcards: subset_settings(wildcards)["size"],
         seed=lambda wildcards: subset_settings(wildcards)["seed"],
-        code=code("clipdr.subset"),
+        code=code("clipdr.data.subset"),
     shell:
-        "python -m clipdr.subset --index {input:q}/index.parquet --size {params.size} --seed {params.seed}"
+        "python -m clipdr.data.subset --index {input:q}/index.parquet --size {params.size} --seed {params.seed}"
         " --output {output:q} 2>&1 | tee {log:q}"

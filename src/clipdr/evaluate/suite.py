@@ -19,29 +19,24 @@ import numpy as np
 
 from clipdr.errors import UserError
 from clipdr.evaluate.retrieval import retrieval_metrics
-from clipdr.evaluate.tasks import Task, check_suite, decode, open_task, samples
+from clipdr.evaluate.tasks import Task, decode, open_task, samples
 from clipdr.evaluate.zeroshot import classification_metrics, classifier_weights
 
 log = logging.getLogger("clipdr")
 
 
-def evaluate_suite(
-    model_dir: Path | str,
-    tasks_dir: Path | str,
-    suite: dict,
-    batch_size: int,
-    threads: int = 1,
-    device: str = "cpu",
-    suite_name: str = "suite",
-) -> list[dict]:
-    """One record per task of `suite` ({"tasks": [{key, title, kind, main_metric}]}), in its order.
+def evaluate_suite(model_dir: Path, tasks_dir: Path, suite: dict, threads: int = 1, device: str = "cpu") -> list[dict]:
+    """One record per task of `suite`, in its order.
+
+    `suite` has `tasks`, a list of {key, title, kind, main_metric}, and `batch_size`, the images or texts of a forward
+    pass, which changes no number.
 
     A record follows DataComp's schema: key, dataset (the title), metrics (fractions in [0, 1], None where a metric is
     not defined, main_metric repeating the marked one), num_images, and num_classes or, for retrieval, num_texts.
-    Raises UserError for a broken suite, task folder or model folder, and for embeddings that are zero or not finite.
+    Raises UserError for a broken task folder or model folder, and for embeddings that are zero or not finite.
     """
-    tasks = [open_task(Path(tasks_dir), entry) for entry in check_suite(suite, suite_name)]
-    encoder = Encoder(Path(model_dir), batch_size, threads, device)
+    tasks = [open_task(Path(tasks_dir), entry) for entry in suite["tasks"]]
+    encoder = Encoder(Path(model_dir), suite["batch_size"], threads, device)
     records = []
     for task in tasks:
         start = time.monotonic()
@@ -62,7 +57,7 @@ class Encoder:
     def __init__(self, model_dir: Path, batch_size: int, threads: int, device: str):
         import torch
 
-        from clipdr.models import load_model
+        from clipdr.models.load import load_model
 
         self.name, self.batch_size, self.threads, self.device = str(model_dir), batch_size, threads, device
         torch.backends.cudnn.allow_tf32 = False  # fp32 also in convolutions; for matrix products it is the default

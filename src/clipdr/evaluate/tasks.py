@@ -16,13 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipdr.data.shards import read_shard
 from clipdr.errors import UserError
-from clipdr.shards import read_shard
 
 IMAGE_EXTENSIONS = ("webp", "png", "jpg", "jpeg")
 ANNOTATION = {"classification": "cls", "retrieval": "txt"}
-# All of these are a top-1 score, which is what lets a report state chance as one in classes or one in images.
-MAIN_METRICS = {"classification": ("acc1", "mean_per_class_recall"), "retrieval": ("mean_recall@1",)}
 
 
 @dataclass(frozen=True)
@@ -36,34 +34,6 @@ class Task:
     classes: tuple[str, ...]
     templates: tuple[str, ...]
     shards: tuple[Path, ...]
-
-
-def check_suite(suite: dict, name: str = "suite") -> list[dict]:
-    """The entries of a suite: dicts of key, title, kind, main_metric. Raises UserError naming `name` and the key.
-
-    Not left to clipdr.config: an evaluation would then depend on the code that plans runs, and run again with it.
-    """
-    entries = suite.get("tasks") if isinstance(suite, dict) else None
-    if not entries:
-        raise UserError(f"{name}: no tasks; write a list `tasks:` of {{key, title, kind, main_metric}}")
-    seen = set()
-    for entry in entries:
-        missing = [field for field in ("key", "title", "kind", "main_metric") if field not in entry]
-        if missing:
-            raise UserError(f"{name}: task {entry.get('key', '?')} lacks {', '.join(missing)}")
-        if entry["kind"] not in MAIN_METRICS:
-            raise UserError(
-                f"{name}: task {entry['key']} has kind {entry['kind']}; use one of {', '.join(MAIN_METRICS)}"
-            )
-        allowed = MAIN_METRICS[entry["kind"]]
-        if entry["main_metric"] not in allowed:
-            raise UserError(
-                f"{name}: task {entry['key']} has main_metric {entry['main_metric']}; use {' or '.join(allowed)}"
-            )
-        if entry["key"] in seen:
-            raise UserError(f"{name}: task {entry['key']} stands there twice; remove one")
-        seen.add(entry["key"])
-    return entries
 
 
 def open_task(tasks_dir: Path, entry: dict) -> Task:

@@ -1,5 +1,24 @@
-"""Losses: functions of tensors, free of models, data and training loop.
+"""Losses: functions of tensors, free of models, data and training loop; and objectives, which a run names.
 
-Shape suffixes: B pairs in the batch, D student width, E width of one teacher.
-All embeddings are L2-normalised float tensors; losses are scalars in nats.
+An objective is a module here, called as in config (`clip-kd` is `clip_kd.py`), with a schema in
+workflow/schemas/objectives. It has
+
+* `teachers_of(settings) -> list[str]`, the teachers whose embeddings it reads; others are not loaded;
+* `Objective(settings)`, a torch module whose parameters train with the student and whose `forward` takes
+  `clipdr.batch.Embeddings` and gives named parts, scalars in nats. The loop adds them up and knows none of them.
+
+Modules are imported by name, so that a run depends on the code of its own objective alone (workflow/rules/train.smk).
 """
+
+import importlib
+from types import ModuleType
+
+
+def module_name(objective: str) -> str:
+    """`clip-kd` -> `clipdr.losses.clip_kd`."""
+    return f"clipdr.losses.{objective.replace('-', '_')}"
+
+
+def module_of(settings: dict) -> ModuleType:
+    """The module of a run's `objective`."""
+    return importlib.import_module(module_name(settings["name"]))

@@ -3,9 +3,10 @@
 Shape suffixes: B pairs, D student width, E width of one teacher.
 """
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
+from clipdr.batch import Embeddings
 from clipdr.losses.clip import clip_loss
 
 Teacher = tuple[Tensor, Tensor, float]  # image embeddings [B, E], text embeddings [B, E], 1 / temperature
@@ -41,22 +42,28 @@ def _mean_kl(student_BB: Tensor, teachers_BB: list[Tensor]) -> Tensor:
     return kl / len(teachers_BB)
 
 
-def reinforced_loss(
-    img_BD: Tensor, texts_BD: list[Tensor], scale: Tensor | float, lam: float, teachers: list[list[Teacher]]
-) -> Tensor:
-    """Eq. 3: the sum over caption batches (real, synthetic) of (1 - λ) L_CLIP + λ L_Distill (Eq. 2).
+def teachers_of(settings: dict) -> list[str]:
+    """Those that the settings name; at λ = 0 none."""
+    return settings.get("teachers", [])
 
-    Args:
-        img_BD: student image embeddings, shared by all batches.
-        texts_BD: student text embeddings, one tensor per caption batch.
-        scale: the student's 1 / temperature.
-        lam: λ in [0, 1]; at 0 the teachers are not read, at 1 the contrastive loss is not computed.
-        teachers: per caption batch, the teachers of these pairs.
+
+class Objective(nn.Module):
+    """Eq. 3: over the kinds of captions (real, synthetic), the sum of (1 - λ) L_CLIP + λ L_Distill (Eq. 2).
+
+    `settings` has `lambda`, in [0, 1], and `teachers`. At λ = 0 the teachers are not read, at λ = 1 the contrastive loss
+    is not computed.
     """
-    total = 0.0
-    for txt_BD, batch_teachers in zip(texts_BD, teachers, strict=True):
-        if lam < 1:
-            total = total + (1 - lam) * clip_loss(img_BD, txt_BD, scale)
-        if lam > 0:
-            total = total + lam * distillation_loss(img_BD, txt_BD, scale, batch_teachers)
-    return total
+
+    def __init__(self, settings: dict) -> None:
+        super().__init__()
+        self.lam = settings["lambda"]
+
+    def forward(self, embeddings: Embeddings) -> dict[str, Tensor]:
+        img_BD, scale, parts = embeddings.images["image"], embeddings.scale, {}
+        for kind, txt_BD in embeddings.texts.items():
+            if self.lam < 1:
+                parts[f"{kind}/clip"] = (1 - self.lam) * clip_loss(img_BD, txt_BD, scale)
+            if self.lam > 0:
+                teachers = [(t.images["image"], t.texts[kind], t.scale) for t in embeddings.teachers.values()]
+                parts[f"{kind}/distill"] = self.lam * distillation_loss(img_BD, txt_BD, scale, teachers)
+        return parts

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import torch
 
-from clipdr.cli import log
 from clipdr.errors import UserError
 from clipdr.files import atomic_dir
-from clipdr.models import CONFIG, TOKENIZER, save_weights
 from clipdr.models.build import build
+from clipdr.models.folder import CONFIG, TOKENIZER, save_weights
 from clipdr.models.registry import configuration, open_clip_name, tags_with_quick_gelu
 from clipdr.models.tokenizer import Tokenizer
 from clipdr.models.weights import load_pretrained
+from clipdr.progress import log
 
 BESIDE = "beside-this-file"  # as `hf_tokenizer_name`: the folder of the configuration has the tokenizer
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from clipdr.cli import log
 from clipdr.errors import UserError
+from clipdr.progress import log
 
 
 class Tokenizer:
@@ -43,11 +43,14 @@ class Tokenizer:
         return tokens_NL
 
     def _tokens(self, texts: list[str]) -> tuple[Tensor, list[int]]:
-        """Tokens, and the positions of the texts that change when the context is one token longer."""
-        tokens_NL = self.tokenize(texts)
-        length = tokens_NL.shape[1]
-        wider_NL = self.tokenize(texts, context_length=length + 1)[:, :length]
-        return tokens_NL, (tokens_NL != wider_NL).any(dim=1).nonzero()[:, 0].tolist()
+        """Tokens, and the positions of the texts that did not fit: those that fill a context one token longer."""
+        length = self.context_length
+        wider_NL = self.tokenize(["", *texts], context_length=length + 1)  # an empty text ends in padding
+        long = (wider_NL[1:, length] != wider_NL[0, length]).nonzero()[:, 0].tolist()
+        tokens_NL = wider_NL[1:, :length].contiguous()
+        if long:
+            tokens_NL[long] = self.tokenize([texts[n] for n in long])
+        return tokens_NL, long
 
 
 def _listed(texts: str | list[str]) -> list[str]:

@@ -9,8 +9,8 @@ def main() -> None:
     parser = cli.parser(
         "clipdr.pool",
         "Fetch the packages of a scale's pool, then draw its images and its held-out tasks.",
-        "python -m clipdr.pool build --settings pool.yaml --sources results/sources/emoji --pool results/pool/emoji "
-        "--tasks results/tasks/emoji",
+        "python -m clipdr.pool build --settings results/pool/<pool>/settings.json --sources results/sources/emoji "
+        "--pool my-pool/shards --tasks my-pool/tasks",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     fetch = commands.add_parser("fetch", help="install the locked packages")
@@ -18,7 +18,7 @@ def main() -> None:
     fetch.add_argument("--output", type=Path, required=True, help="folder that receives the packages' JSON files")
     build = commands.add_parser("build", help="write the pool's shards and the evaluation tasks")
     build.add_argument(
-        "--settings", type=cli.settings, required=True, help="the scale's `pool` section, JSON or a YAML file"
+        "--settings", type=cli.settings, required=True, help="its settings.json, the scale's `pool` section"
     )
     build.add_argument("--sources", type=Path, required=True, help="what `fetch` wrote")
     build.add_argument("--pool", type=Path, required=True, help="folder that receives shards and index.parquet")

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from clipdr.cli import log, progress
+from clipdr.data.shards import shard_name, write_shard
 from clipdr.errors import UserError
 from clipdr.files import atomic_dir, sha256
 from clipdr.pool.emoji import Concept, IconSet, choose, load_concepts, load_set
 from clipdr.pool.words import caption, descriptions, texts
-from clipdr.shards import shard_name, write_shard
+from clipdr.progress import log, progress
 
 TEMPLATES = ["{c}"]  # captions of this pool are names, not sentences
 

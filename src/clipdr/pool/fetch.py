@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path
 from urllib.parse import unquote
 
-from clipdr.cli import log
 from clipdr.errors import UserError
 from clipdr.files import atomic_dir
+from clipdr.progress import log
 
 WORDS = "emojibase-data"
 # What the pool reads of each package; everything else (200 MB) is thrown away.

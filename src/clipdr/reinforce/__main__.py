@@ -8,24 +8,21 @@ from clipdr import cli
 def main() -> None:
     parser = cli.parser(
         "clipdr.reinforce",
-        "Caption a subset, store augmentations and teacher embeddings, or materialise the stored views.",
-        "python -m clipdr.reinforce views --reinforced results/reinforced/emoji/12M-strong --size 32 "
-        "--output results/views/emoji/12M-strong-32px",
+        "Caption a subset, or store augmentations and teacher embeddings.",
+        "python -m clipdr.reinforce caption --settings results/captions/<captions>/settings.json "
+        "--pool results/pool/<pool>/shards --subset results/subset/<subset>/subset.parquet "
+        "--captioner results/zoo/<captioner>/model --output my-captions.parquet",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     caption = commands.add_parser("caption", help="sample synthetic captions")
-    caption.add_argument("--captioner", type=Path, required=True, help="open_clip folder of a CoCa model")
+    caption.add_argument("--captioner", type=Path, required=True, help="model folder of a CoCa")
     embed = commands.add_parser("embed", help="write reinforced shards")
     embed.add_argument("--captions", type=Path, required=True, help="what `caption` wrote")
-    embed.add_argument("--teachers", type=Path, nargs="+", required=True, help="open_clip folders, in order")
+    embed.add_argument("--teachers", type=Path, nargs="+", required=True, help="model folders, in the settings' order")
     for command in (caption, embed):
-        command.add_argument("--settings", type=cli.settings, required=True, help="JSON, or a YAML file")
+        command.add_argument("--settings", type=cli.settings, required=True, help="its settings.json")
         command.add_argument("--pool", type=Path, required=True, help="folder of the pool's shards")
-        command.add_argument("--subset", type=Path, required=True, help="parquet that `clipdr.subset` wrote")
-    views = commands.add_parser("views", help="replay all stored views once")
-    views.add_argument("--size", type=int, required=True, help="side of the student's images, px")
-    views.add_argument("--reinforced", type=Path, required=True, help="folder that `embed` wrote")
-    for command in (caption, embed, views):
+        command.add_argument("--subset", type=Path, required=True, help="parquet that `clipdr.data subset` wrote")
         command.add_argument("--output", type=Path, required=True)
         command.add_argument("--threads", type=int, default=1, help="torch threads (default 1: the bytes depend on it)")
     args = parser.parse_args()
@@ -49,13 +46,7 @@ def _embed(args) -> None:
     reinforce(args.pool, pd.read_parquet(args.subset), args.captions, args.teachers, args.settings, args.output)
 
 
-def _views(args) -> None:
-    from clipdr.reinforce.materialise import materialise
-
-    materialise(args.reinforced, args.size, args.output)
-
-
-COMMANDS = {"caption": _caption, "embed": _embed, "views": _views}
+COMMANDS = {"caption": _caption, "embed": _embed}
 
 if __name__ == "__main__":
     cli.run(main)

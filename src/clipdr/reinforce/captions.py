@@ -6,12 +6,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from clipdr.cli import progress
+from clipdr.data.samples import decode_image
+from clipdr.data.subset import subset_samples
 from clipdr.errors import UserError
 from clipdr.files import atomic_file
-from clipdr.models import load_model, preprocessing
-from clipdr.reinforce.store import decode_image
-from clipdr.subset import subset_samples
+from clipdr.models.folder import preprocessing
+from clipdr.models.load import load_model
+from clipdr.progress import progress
 
 BATCH = 64
 ATTEMPTS = 20  # at an image whose captions come out empty

@@ -11,24 +11,23 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from clipdr.cli import log, progress
+from clipdr.data.augment import draw, replay
+from clipdr.data.samples import MANIFEST, decode_image, encode
+from clipdr.data.shards import write_shard
+from clipdr.data.subset import subset_samples
 from clipdr.errors import UserError
 from clipdr.files import resumable_dir, sha256, sha256_file
 from clipdr.fingerprint import own
-from clipdr.models import load_model, preprocessing, weights_file
-from clipdr.reinforce.augment import draw, replay
-from clipdr.reinforce.store import decode_image, encode
-from clipdr.shards import write_shard
-from clipdr.subset import subset_samples
-
-MANIFEST = "manifest.json"
+from clipdr.models.folder import preprocessing, weights_file
+from clipdr.models.load import load_model
+from clipdr.progress import log, progress
 
 
 class Teacher:
     """An open_clip model that embeds views and texts; slices are L2-normalised, float32."""
 
-    def __init__(self, folder: Path) -> None:
-        self.name = folder.name
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
         self.model = load_model(folder)
         self.side, self.mean, self.std = preprocessing(self.model)
         self.scale = self.model.logit_scale.exp().item()
@@ -60,7 +59,7 @@ def reinforce(
         subset: rows of the index.
         captions: parquet with `uid` and `syn`.
         teachers: open_clip folders, in the order of their slices.
-        settings: views, image_size, crop_scale, num_ops, magnitude, seed.
+        settings: `augmentation` (views, image_size, crop_scale, num_ops, magnitude, seed) and `teachers`, their names.
         output: folder of the reinforced dataset.
 
     Raises:
@@ -71,7 +70,8 @@ def reinforce(
         raise UserError(
             f"{captions} lacks {len(missing)} samples of the subset, first {missing[0]}; caption the subset again"
         )
-    zoo = [Teacher(folder) for folder in teachers]
+    zoo = [Teacher(name, folder) for name, folder in zip(settings["teachers"], teachers, strict=True)]
+    augmentation = settings["augmentation"]
     digests = [sha256_file(path) for path in [*(weights_file(folder) for folder in teachers), captions]]
     inputs = [own(__name__), settings, digests, subset.to_json()]
     shards = list(subset.groupby("shard", sort=True))
@@ -80,13 +80,13 @@ def reinforce(
             if (folder / shard).is_file():
                 log.info("%s: %s was finished before", output.name, shard)
                 continue
-            samples = (_reinforce(sample, synthetic, zoo, settings) for sample in subset_samples(pool, rows))
+            samples = (_reinforce(sample, synthetic, zoo, augmentation) for sample in subset_samples(pool, rows))
             write_shard(folder / f"{shard}.partial", samples)
             (folder / f"{shard}.partial").replace(folder / shard)
         manifest = {
             "samples": len(subset),
             "shards": [shard for shard, _ in shards],
-            "augmentation": settings,
+            "augmentation": augmentation,
             "teachers": [{"name": t.name, "width": t.width, "logit_scale": t.scale} for t in zoo],
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")

@@ -7,24 +7,25 @@ of the PNG depend on the records alone (and on the versions of matplotlib and it
 """
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from clipdr.errors import UserError
-from clipdr.experiments import evaluation_columns, has_runs
+from clipdr.experiments import columns_of, evaluation_columns, has_runs
 from clipdr.files import atomic_file
 from clipdr.report.table import is_published, measurements, summarise
-from clipdr.report.text import number
+from clipdr.text import number
 
 OURS, PAPER = "#2f6db3", "#b3652f"
 COLUMNS_PER_LINE = 2
 
 
-def draw(experiment: Mapping, scale: Mapping, scale_name: str, runs: Iterable, results: Path, output: Path) -> None:
-    """Write a PNG for `runs` (of clipdr.experiments.plan).
+def draw(report: Mapping, results: Path, output: Path) -> None:
+    """Write a PNG of a report, of the form that clipdr.report.table.build takes.
 
     Raises UserError as clipdr.report.table.measurements, and if no row of the experiment is trained.
     """
+    experiment, scale_name = report["experiment"], report["scale"]["name"]
     if not has_runs(experiment):
         raise UserError(f"{experiment['title']}: no row has settings, so there is no accuracy of ours to draw")
     import matplotlib
@@ -33,7 +34,7 @@ def draw(experiment: Mapping, scale: Mapping, scale_name: str, runs: Iterable, r
     import matplotlib.pyplot as plt
     import seaborn as sns
 
-    measured = measurements(experiment, scale, runs, results)
+    measured = measurements(experiment, report["scale"]["columns"], report["runs"], results)
     summary = summarise(experiment, measured)
     published = [column for column in evaluation_columns(experiment) if is_published(experiment, column)]
     columns = published or evaluation_columns(experiment)
@@ -68,7 +69,7 @@ def draw(experiment: Mapping, scale: Mapping, scale_name: str, runs: Iterable, r
 
 def paper_setting(experiment: Mapping) -> str:
     """`paper (<model>, <dataset>)`, with what all rows of the experiment share."""
-    common = experiment.get("settings") or {}
+    common = columns_of(experiment.get("settings", {}))
     words = [common[name] for name in ("model", "dataset") if name in common]
     return f"paper ({', '.join(words)})" if words else "paper"
 

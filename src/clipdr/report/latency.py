@@ -72,7 +72,7 @@ def draw(experiment: Mapping, results: Path, column: str, output: Path) -> None:
 
 def measured(experiment: Mapping, results: Path, column: str) -> tuple[dict[str, tuple[float, float]], dict]:
     """Row -> (ms of both towers measured here, published accuracy), and the conditions of the measurement."""
-    latencies, conditions = read_latencies(Path(results) / "models" / "latency", networks(experiment, "latency"))
+    latencies, conditions = read_latencies(Path(results) / "networks/latency", networks(experiment, "latency"))
     points = {}
     for row in experiment["rows"]:
         accuracy = row.get("published", {}).get(column)

@@ -17,7 +17,7 @@ import pandas as pd
 
 from clipdr.errors import UserError
 from clipdr.experiments import NETWORK_COLUMNS, networks, slug
-from clipdr.report.text import MISSING, number
+from clipdr.text import MISSING, number
 
 CONDITIONS = ("device", "threads", "batch_size", "versions")
 ALIKE = "alike in the paper"
@@ -34,8 +34,8 @@ def measurements(experiment: Mapping, results: Path) -> tuple[pd.DataFrame, dict
     Raises UserError naming the file for one that is missing or unreadable, lacks a network or a key, or holds
     latencies of other conditions than the rest.
     """
-    counts = read_counts(Path(results) / "models" / "counts.json", networks(experiment, "params"))
-    latencies, conditions = read_latencies(Path(results) / "models" / "latency", networks(experiment, "latency"))
+    counts = read_counts(Path(results) / "networks/counts.json", networks(experiment, "params"))
+    latencies, conditions = read_latencies(Path(results) / "networks/latency", networks(experiment, "latency"))
     lines = []
     for row in experiment["rows"]:
         for column in experiment["columns"]:

@@ -20,21 +20,26 @@ from pathlib import Path
 import pandas as pd
 
 from clipdr.errors import UserError
-from clipdr.experiments import NETWORK_COLUMNS, evaluation_columns, has_runs
+from clipdr.experiments import NETWORK_COLUMNS, columns_of, evaluation_columns, has_runs, words_of
 from clipdr.files import atomic_file
 from clipdr.report import networks
-from clipdr.report.text import MISSING, markdown_table, number, plus_minus, tex
+from clipdr.text import MISSING, markdown_table, number, plus_minus, tex
 
 MEASURED = {"row": str, "seed": int, "column": str, "value": float, "chance": float, "images": int, "tasks": str}
 ALIKE = "Where the paper finds two rows alike, no direction is judged."
 
 
-def build(experiment: Mapping, scale: Mapping, scale_name: str, runs: Iterable, results: Path, output: Path) -> None:
-    """Write `output`.csv, .md and .tex for `runs` (of clipdr.experiments.plan).
+def build(report: Mapping, results: Path, output: Path) -> None:
+    """Write `output`.csv, .md and .tex of a report.
+
+    `report` is the settings.json of a table: `experiment`; `scale` with `name`, `title` and `columns`, which maps each
+    column of accuracy to the tasks that it averages; and `runs`, each with its `row`, its `seed` and the path of its
+    `records` below `results`.
 
     Raises UserError as `measurements` and clipdr.report.networks.measurements.
     """
-    measured = measurements(experiment, scale, runs, results)
+    experiment, scale, scale_name = report["experiment"], report["scale"], report["scale"]["name"]
+    measured = measurements(experiment, scale["columns"], report["runs"], results)
     summary = summarise(experiment, measured)
     compared = compare(experiment, measured)
     cells, conditions = networks.measurements(experiment, results)
@@ -65,21 +70,20 @@ def read_records(path: Path) -> dict[str, dict]:
     return records
 
 
-def measurements(experiment: Mapping, scale: Mapping, runs: Iterable, results: Path) -> pd.DataFrame:
-    """One line per row, seed and evaluation column.
+def measurements(experiment: Mapping, words: Mapping, runs: Iterable[Mapping], results: Path) -> pd.DataFrame:
+    """One line per row, seed and evaluation column; `words` maps the columns to tasks.
 
     Its fields are row, seed, column, value, chance (0 to 100), images (a count), tasks (titles).
 
     Raises UserError naming the file and the task key for a missing file, record or metric, and for a repeated key.
     """
-    suite, words = scale["evaluation"]["suite"], scale["evaluation"]["columns"]
     lines = []
     for run in runs:
-        path = Path(results) / "runs" / run.name / "eval" / f"{suite}.jsonl"
+        path = Path(results) / run["records"]
         records = read_records(path)
         for column in evaluation_columns(experiment):
             cell = _cell([_record(records, key, path) for key in words[column]])
-            lines.append({"row": run.row, "seed": run.seed, "column": column, **cell})
+            lines.append({"row": run["row"], "seed": run["seed"], "column": column, **cell})
     return pd.DataFrame(lines, columns=list(MEASURED)).astype(MEASURED)
 
 
@@ -256,14 +260,15 @@ def _labels(experiment: Mapping, row: Mapping) -> dict[str, str]:
 
 
 def _setting_names(experiment: Mapping) -> list[str]:
-    return list(dict.fromkeys(name for row in experiment["rows"] for name in row.get("settings", {})))
+    varied = [columns_of(row["settings"]) for row in experiment["rows"] if "settings" in row]
+    return list(dict.fromkeys(name for columns in varied for name in columns))
 
 
 def _settings(experiment: Mapping, row: Mapping) -> dict[str, str]:
     """What the row varies, in the paper's words: lists joined by +, numbers without trailing zeros."""
     if "settings" not in row:
         return dict.fromkeys(_setting_names(experiment), "")
-    words = {**(experiment.get("settings") or {}), **row["settings"]}
+    words = columns_of(words_of(experiment, row))
     return {name: _word(words.get(name, "")) for name in _setting_names(experiment)}
 
 

@@ -9,32 +9,28 @@ def main() -> None:
     parser = cli.parser(
         "clipdr.zoo",
         "Train the tokenizer, a teacher or the captioner of a scale on its pool.",
-        "python -m clipdr.zoo tokenizer --pool results/pool/emoji --vocab-size 1000 "
-        "--output results/zoo/emoji/tokenizer",
+        "python -m clipdr.zoo member --settings results/zoo/<member>/settings.json --pool results/pool/<pool>/shards "
+        "--tokenizer results/tokenizer/<tokenizer>/tokenizer --output my-teacher",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     tokenizer = commands.add_parser("tokenizer", help="train the byte-pair tokenizer on the pool's texts")
-    tokenizer.add_argument("--vocab-size", type=int, required=True)
     member = commands.add_parser("member", help="train a teacher or the captioner")
-    member.add_argument(
-        "--settings", type=cli.settings, required=True, help="steps, batch_size, lr, …: JSON or YAML file"
-    )
-    member.add_argument("--config", type=cli.settings, required=True, help="model configuration (config/models/*.json)")
     member.add_argument("--tokenizer", type=Path, required=True, help="folder with the tokenizer's files")
     member.add_argument("--threads", type=int, default=1, help="torch threads (default 1: the bytes depend on it)")
     for command in (tokenizer, member):
+        command.add_argument("--settings", type=cli.settings, required=True, help="its settings.json")
         command.add_argument("--pool", type=Path, required=True, help="folder of the pool's shards")
         command.add_argument("--output", type=Path, required=True, help="folder to write")
     args = parser.parse_args()
     if args.command == "tokenizer":
         from clipdr.zoo.tokenizer import tokenizer_of
 
-        tokenizer_of(args.pool, args.vocab_size, args.output)
+        tokenizer_of(args.pool, args.settings["vocab_size"], args.output)
     else:
         cli.set_threads(args.threads)
         from clipdr.zoo.train import train_member
 
-        train_member(args.settings, args.config, args.pool, args.tokenizer, args.output)
+        train_member(args.settings, args.pool, args.tokenizer, args.output)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from clipdr.data.augment import draw, view_array
+from clipdr.data.samples import decode_image
+from clipdr.data.shards import read_shard
+from clipdr.data.views import Views
 from clipdr.errors import UserError
-from clipdr.reinforce.augment import draw, view_array
-from clipdr.reinforce.store import decode_image
-from clipdr.shards import read_shard
-from clipdr.views import Views
 
 
 def pool_views(pool: Path, augmentation: dict) -> Views:
@@ -19,11 +19,12 @@ def pool_views(pool: Path, augmentation: dict) -> Views:
         pool: folder of shards.
         augmentation: views, image_size, crop_scale, num_ops, magnitude, seed.
     """
-    images, texts = [], []
+    uids, images, texts = [], [], []
     for shard in sorted(pool.glob("*.tar")):
         for sample in read_shard(shard):
             image = decode_image(sample)
             rng = np.random.default_rng([augmentation["seed"], int(sample["__key__"][:8], 16)])
+            uids.append(sample["__key__"])
             images.append(
                 view_array(
                     image,
@@ -34,4 +35,4 @@ def pool_views(pool: Path, augmentation: dict) -> Views:
             texts.append(json.loads(sample["json"])["texts"])
     if not images:
         raise UserError(f"{pool} holds no shards; build the pool first")
-    return Views(np.stack(images), texts, {})
+    return Views(uids, np.stack(images), texts, {})

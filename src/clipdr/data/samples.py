@@ -5,7 +5,7 @@
 | `webp` or `jpg` | the stored image, as it was in the pool |
 | `txt` | the real caption |
 | `syn.json` | `{"syn_text": [str, …]}` |
-| `paug.json` | `{"param_aug": [entry, …]}`, see `clipdr.reinforce.augment` |
+| `paug.json` | `{"param_aug": [entry, …]}`, see `clipdr.data.augment` |
 | `pth.gz` | gzip of `torch.save({"image_emb": bf16 [A, E], "text_emb": bf16 [1 + S, E]})` |
 | `json` | uid and sha256 of the image |
 
@@ -24,6 +24,7 @@ from PIL import Image
 
 from clipdr.errors import UserError
 
+MANIFEST = "manifest.json"  # beside the shards of a reinforced dataset
 IMAGES = ("webp", "jpg", "png")
 # What json, gzip, torch.load and PIL raise on bytes that are not theirs.
 DAMAGE = (

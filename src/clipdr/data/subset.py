@@ -1,4 +1,4 @@
-"""Stage `subset`: a uniform sample of the pool.
+"""A uniform sample of a pool.
 
 A pair is chosen by the hash of its uid and a seed, so the choice does not depend on the order of the shards, and a
 smaller subset of the same seed lies inside a larger one.
@@ -9,18 +9,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from clipdr import cli
+from clipdr.data.shards import read_shard
 from clipdr.errors import UserError
-from clipdr.files import atomic_file, sha256
-from clipdr.shards import read_shard
+from clipdr.files import sha256
 
 
 def sample(index: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:
     """The `size` rows of `index` whose (seed, uid) hash comes first, in the index's order.
 
     Raises:
-        UserError: the pool has fewer pairs.
+        UserError: the pool has fewer pairs, or `size` is not positive.
     """
+    if size < 1:
+        raise UserError(f"a subset of {size} was asked for; `size` must be at least 1")
     if size > len(index):
         raise UserError(
             f"a subset of {size} was asked of a pool of {len(index)} pairs; lower `size` in the scale's datasets"
@@ -49,24 +50,3 @@ def subset_samples(pool: Path, subset: pd.DataFrame) -> Iterator[dict]:
             raise UserError(
                 f"{pool / shard} lacks {len(wanted)} samples of the index, first {min(wanted)}; build the pool again"
             )
-
-
-def main() -> None:
-    parser = cli.parser(
-        "clipdr.subset",
-        "Sample a subset of a pool uniformly.",
-        "python -m clipdr.subset --index results/pool/emoji/index.parquet --size 400 --seed 0 "
-        "--output results/subset/emoji/12M.parquet",
-    )
-    parser.add_argument("--index", type=Path, required=True, help="the pool's index.parquet")
-    parser.add_argument("--size", type=int, required=True, help="number of image-text pairs")
-    parser.add_argument("--seed", type=int, required=True, help="of the hash; subsets of one seed are nested")
-    parser.add_argument("--output", type=Path, required=True, help="the subset's rows of the index, as parquet")
-    args = parser.parse_args()
-    subset = sample(pd.read_parquet(args.index), args.size, args.seed)
-    with atomic_file(args.output) as path:
-        subset.to_parquet(path, index=False)
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -13,9 +13,9 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from clipdr.cli import progress
 from clipdr.errors import UserError
 from clipdr.files import atomic_file
+from clipdr.progress import progress
 
 TOWERS = {"image": "img", "text": "txt"}
 TITLE = "Parameters and work of the models"
@@ -42,8 +42,8 @@ def count(name: str) -> dict:
     """
     import torch
 
-    from clipdr.models import reparameterize
     from clipdr.models.build import build, image_side
+    from clipdr.models.fold import reparameterize
     from clipdr.models.registry import configuration
 
     config = configuration(name)
@@ -125,14 +125,14 @@ def csv(counts: list[dict]) -> str:
 
 def markdown(counts: list[dict]) -> str:
     """The table for a reader, without a line end; `LEGEND` explains its head."""
-    from clipdr.report.text import markdown_table
+    from clipdr.text import markdown_table
 
     return markdown_table([_line(entry) for entry in counts])
 
 
 def latex(counts: list[dict]) -> str:
     """A booktabs tabular, to be put into a table environment."""
-    from clipdr.report.text import tex
+    from clipdr.text import tex
 
     lines = [_line(entry) for entry in counts]
     rows = [" & ".join(map(tex, cells)) + r" \\" for cells in (lines[0], *(line.values() for line in lines))]

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from clipdr.errors import UserError
-from clipdr.models import reparameterize
 from clipdr.models.build import build, image_side
+from clipdr.models.fold import reparameterize
 from clipdr.models.registry import configuration
 from clipdr.models.weights import load_pretrained
 

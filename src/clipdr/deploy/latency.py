@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 
-from clipdr.cli import log
+from clipdr.deploy.export import REPORT, onnx_session
+from clipdr.deploy.probe import TOWERS, inference_network, random_inputs, tower_of
 from clipdr.errors import UserError
 from clipdr.files import atomic_file, sha256_file
-from clipdr.models.export import REPORT, onnx_session
-from clipdr.models.probe import TOWERS, inference_network, random_inputs, tower_of
+from clipdr.progress import log
 
 MIN_RUNS = 30  # for quartiles
 SECONDS = 2.0  # at least, per tower and backend
@@ -36,7 +36,7 @@ def measure(name: str, export_dir: Path, output: Path, threads: int = 1, runs: i
 
     Args:
         name: of config/models or of open_clip.
-        export_dir: folder that `clipdr.models.export` made of it.
+        export_dir: folder that `clipdr.deploy.export` made of it.
         output: JSON file to write.
         threads: of an operator, for both backends.
         runs: calls per tower and backend, at least `MIN_RUNS`; there are more if they take less than `SECONDS`, and

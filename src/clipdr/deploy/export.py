@@ -10,7 +10,7 @@ Decided here:
 * An ONNX file is kept only if it gives torch's embeddings, see `TOLERANCE`. Core ML runs on macOS alone, and is never
   run here: what the package contains is compared instead, that is inputs, output, and how many weights.
 * A network without a file of weights is random, and its weights are made such that the comparison means something, see
-  `clipdr.models.probe`. Its files are good for measuring latency, and for nothing else.
+  `clipdr.deploy.probe`. Its files are good for measuring latency, and for nothing else.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from clipdr.cli import log
+from clipdr.deploy.probe import INPUTS, SEED, TOWERS, inference_network, random_inputs, tower_of
 from clipdr.errors import UserError
 from clipdr.files import atomic_dir, sha256_file
-from clipdr.models.probe import INPUTS, SEED, TOWERS, inference_network, random_inputs, tower_of
 from clipdr.models.registry import configuration
+from clipdr.progress import log
 
 OUTPUT = "embedding"
 REPORT = "export.json"

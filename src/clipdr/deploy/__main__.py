@@ -16,8 +16,8 @@ def main() -> None:
 
 
 def _counts(args) -> None:
+    from clipdr.deploy.counts import count_all, markdown
     from clipdr.model_files import load_models
-    from clipdr.models.counts import count_all, markdown
     from clipdr.schema import REPOSITORY
 
     print(markdown(count_all(args.model or load_models(REPOSITORY), args.output, args.table)))
@@ -31,14 +31,14 @@ def _import(args) -> None:
 
 def _export(args) -> None:
     cli.set_threads(1)
-    from clipdr.models.export import export
+    from clipdr.deploy.export import export
 
     export(args.model, args.output, args.pretrained)
 
 
 def _latency(args) -> None:
     cli.set_threads(args.threads)
-    from clipdr.models.latency import measure
+    from clipdr.deploy.latency import measure
 
     measure(args.model, args.export, args.output, args.threads, args.runs)
 

@@ -1,0 +1,1 @@
+"""Everything that reads samples: shards, the subset of a pool, stored views, batches."""

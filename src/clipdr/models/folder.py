@@ -1,0 +1,82 @@
+"""A model as a folder: `open_clip_config.json`, weights, and the tokenizer's files.
+
+That is the layout that open_clip reads under the name `local-dir:<folder>`, so that any tool built on open_clip can use
+what is trained here like a published weight. Networks that open_clip does not have carry keys that it refuses (MCt, the
+padded stem), or are timm's only after `import clipdr.models.mini` (miniatures of MCi and FastViT).
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+from clipdr.errors import UserError
+
+CONFIG = "open_clip_config.json"
+WEIGHTS = "open_clip_pytorch_model.bin"  # what is written; published folders may have one of the others
+PUBLISHED = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def new_model(config: dict, tokenizer: Path, folder: Path, seed: int):
+    """Write a model folder without weights; returns its random model, in training mode, and its tokenizer.
+
+    Args:
+        config: `{"model_cfg": …, "preprocess_cfg": …}`, as `clipdr.model_files.load_models` gives it.
+        tokenizer: folder with the tokenizer's files.
+        folder: receives the configuration and the tokenizer.
+        seed: of the initial weights.
+    """
+    import torch
+
+    from clipdr.models.build import build
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    for name in TOKENIZER:
+        shutil.copy(tokenizer / name, folder)
+    torch.manual_seed(seed)
+    return build(config, str(folder)), load_tokenizer(folder)
+
+
+def save_weights(model, folder: Path) -> None:
+    """Add the weights to a folder made by `new_model`."""
+    import torch
+
+    torch.save(model.state_dict(), folder / WEIGHTS)
+
+
+def weights_file(folder: Path) -> Path:
+    """The weights of a model folder. Raises UserError if there are none."""
+    for name in (WEIGHTS, *PUBLISHED):
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"{folder / WEIGHTS} is missing; train or copy the model again")
+
+
+def load_tokenizer(folder: Path):
+    """The tokenizer of a model folder."""
+    import open_clip
+
+    from clipdr.models.tokenizer import Tokenizer
+
+    return Tokenizer(open_clip.get_tokenizer(f"local-dir:{folder}"))
+
+
+def preprocessing(model) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+    """(image side in px, mean per channel, std per channel), the latter for pixel values in [0, 1]."""
+    from clipdr.models.build import image_side
+
+    cfg = model.visual.preprocess_cfg
+    return image_side(model.visual), tuple(cfg["mean"]), tuple(cfg["std"])
+
+
+def read_config(folder: Path) -> dict:
+    """`{"model_cfg": …, "preprocess_cfg": …}` of a folder. Raises UserError if it is missing or no configuration."""
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text())
+        return {"model_cfg": config["model_cfg"], "preprocess_cfg": config["preprocess_cfg"]}
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; train or copy the model again") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: no configuration of a model ({error!r}); train or copy the model again") from None
