@@ -1,8 +1,9 @@
 # The chain: pool -> subset -> captions -> reinforced shards -> runs -> evaluations -> tables and figures.
 #   snakemake --cores all                      every experiment named in config/config.yaml
-#   snakemake --cores all table2               one experiment
+#   snakemake --cores all table2               one experiment; of another paper than MobileCLIP, <paper>-<name>
 #   snakemake --cores all models               parameters and multiply-accumulates of every model
 #   snakemake --cores all --config scale=ci    the same chain, a few minutes
+#   snakemake list                             every experiment, or why this scale does not have it
 from snakemake.utils import min_version
 
 min_version("9.20")
@@ -22,13 +23,13 @@ rule all:
     default_target: True
     input:
         [report_files(experiment) for experiment in CONFIG["experiments"]],
-        "results/tables/models.md",
-        "results/figures/chain.png",
+        "results/networks/models.md",
+        f"results/{CONFIG['scale']}/figures/chain.png",
     localrule: True
 
 
-# One target per experiment, by its file's name.
-for experiment in EXPERIMENTS:
+# One target per experiment: <paper>-<name>, and the bare name too for MobileCLIP's.
+for experiment, planned in EXPERIMENTS.items():
 
     rule:
         name:
@@ -37,11 +38,40 @@ for experiment in EXPERIMENTS:
             report_files(experiment),
         localrule: True
 
+    if planned.paper == configuration.BARE:
 
-# A target that is neither a rule nor a path is a misspelt experiment: say so, with the nearest name.
+        rule:
+            name:
+                planned.name
+            input:
+                report_files(experiment),
+            localrule: True
+
+
+rule list:
+    localrule: True
+    params:
+        text=configuration.listing(EXPERIMENTS, MISFITS),
+    shell:
+        "printf '%s\\n' {params.text:q}"
+
+
+rule settings:
+    """What a job is told, as the file that it reads. Most folders are named after it, and so it is written once."""
+    output:
+        "results/{told}/settings.json",
+    localrule: True
+    params:
+        text=lambda wildcards: as_json(SETTINGS[wildcards.told]),
+    shell:
+        "printf '%s\\n' {params.text:q} > {output:q}"
+
+
+# A target that is neither a rule nor a path is a misspelt experiment, or one that this scale does not have. An exception
+# here would be printed with a traceback; as an input that is missing, the sentence stands by itself.
 rule unknown_experiment:
     input:
-        no_such_experiment,
+        lambda wildcards: no_such_experiment(wildcards.name),
     output:
         "{name}",
     wildcard_constraints:

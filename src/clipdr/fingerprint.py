@@ -1,7 +1,7 @@
 """A fingerprint of the code that a command runs, so that Snakemake reruns a stage exactly when its code changed.
 
 It covers the syntax trees of a module and of everything in the same package that it imports, directly or not. Comments,
-formatting and docstrings are left out, so they rerun nothing. Given up: imports by computed name, files that are not
+formatting, docstrings and the texts of errors (strings inside `raise`) are left out, so they rerun nothing. Given up: imports by computed name, files that are not
 Python, and other packages (their versions are the environment's business). The trees' form depends on the Python
 version, so a new one reruns everything. Standard library only: the Snakefile calls this in every job.
 """
@@ -81,7 +81,23 @@ def _parse(source: bytes, file: str, package: str) -> tuple[str, tuple[str, ...]
             node
         ):
             del node.body[0]
+    _Reworded().visit(tree)
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports
+
+
+class _Reworded(ast.NodeTransformer):
+    """Takes the words out of every error that is raised; which exception it is stays."""
+
+    def visit_Raise(self, node: ast.Raise) -> ast.Raise:
+        for call in ast.walk(node):
+            if isinstance(call, ast.Call):
+                call.args = [_without_words(arg) for arg in call.args]
+        return node
+
+
+def _without_words(arg: ast.expr) -> ast.expr:
+    text = isinstance(arg, ast.JoinedStr) or (isinstance(arg, ast.Constant) and isinstance(arg.value, str))
+    return ast.Constant("") if text else arg
 
 
 def _has_docstring(node: ast.AST) -> bool:

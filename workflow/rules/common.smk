@@ -1,4 +1,4 @@
-# What the rules share: the configuration, the runs it asks for, and the fingerprint of the code a rule runs.
+# What the rules share: the configuration, the artifacts it asks for, and the fingerprint of the code a rule runs.
 import json
 import os
 import re
@@ -12,7 +12,7 @@ ROOT = Path(workflow.basedir)
 SRC = ROOT / "src"
 site.addsitedir(SRC)
 # Jobs run `python -m clipdr...` with this interpreter, or with that of their conda environment, which goes before it:
-# conda puts it where the active environment stands in PATH, and in front only if it knows of none.
+# conda puts it where the active environment stands in PATH, and goes to the front only if no other is active.
 os.environ.pop("CONDA_SHLVL", None)
 os.environ.update(
     PYTHONNOUSERSITE="1",
@@ -22,106 +22,139 @@ os.environ.update(
 shell.prefix("set -euo pipefail; export PYTHONPATH={SRC:q}; ")
 
 from clipdr import config as configuration
-from clipdr.errors import UserError, nearest
-from clipdr.experiments import has_runs, networks, plan, slug, unique_runs, zoo_settings
+from clipdr.artifacts import all_of
+from clipdr.errors import UserError
+from clipdr.experiments import captions, evaluation, has_runs, networks, slug
 from clipdr.fingerprint import fingerprint
+from clipdr.losses import module_name
 
 try:
     CONFIG = configuration.load_config(ROOT, config)
     SCALE = configuration.load_scale(ROOT, CONFIG["scale"])
     MODELS = configuration.load_models(ROOT)
+    # Experiments by <paper>-<name>, and why this scale has none of the others.
     EXPERIMENTS, MISFITS = configuration.load_experiments(ROOT, CONFIG)
-    PLANS = {name: plan(experiment, SCALE, MODELS) for name, experiment in EXPERIMENTS.items()}
+    SUITES = {one.scale["evaluation"]["suite"]: None for one in EXPERIMENTS.values()}
+    SUITES = {name: configuration.load_suite(ROOT, name) for name in SUITES}
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-RUNS = unique_runs(run for runs in PLANS.values() for run in runs)
+
+def evaluations(experiment):
+    """Run -> its evaluation, of an experiment."""
+    one = EXPERIMENTS[experiment]
+    suite = SUITES[one.scale["evaluation"]["suite"]]
+    return {run: evaluation(run.artifact, suite, one.scale) for run in one.runs}
+
+
+EVALUATIONS = {name: evaluations(name) for name in EXPERIMENTS}
+# The picture of the chain shows captions of the first dataset.
+CHAIN = captions(SCALE, MODELS, next(iter(SCALE["datasets"].values())))
+# Folder below results -> what is made there.
+ARTIFACTS = all_of([CHAIN, *(made for every in EVALUATIONS.values() for made in every.values())])
 # Full-size networks: those whose parameters stand in tables, and all by the names of their files.
-COUNTED = sorted({name for experiment in EXPERIMENTS.values() for name in networks(experiment, "params")})
-TIMED = {name for experiment in EXPERIMENTS.values() for name in networks(experiment, "latency")}
+COUNTED = sorted({name for one in EXPERIMENTS.values() for name in networks(one.experiment, "params")})
+TIMED = {name for one in EXPERIMENTS.values() for name in networks(one.experiment, "latency")}
 NETWORKS = {slug(name): name for name in [*MODELS, *sorted(TIMED - MODELS.keys())]}
 if clash := next((name for name in [*MODELS, *TIMED] if NETWORKS[slug(name)] != name), None):
     raise WorkflowError(
         f"networks {clash!r} and {NETWORKS[slug(clash)]!r} share the file name {slug(clash)}; rename one"
     )
-SUITE = SCALE["evaluation"]["suite"]
-SUITE_TASKS = configuration.load_suite(ROOT, SUITE)["tasks"]
 
 
-pathvars:
-    pool=SCALE["pool"]["name"],
+def report(experiment):
+    """What the job of a table or figure is told: nothing that it does not print."""
+    one = EXPERIMENTS[experiment]
+    scale = {"name": CONFIG["scale"], "title": SCALE["title"], "columns": one.scale["evaluation"]["columns"]}
+    every = EVALUATIONS[experiment].items()
+    runs = [{"row": run.row, "seed": run.seed, "records": f"{made.path}/records.jsonl"} for run, made in every]
+    return {"experiment": one.experiment, "scale": scale, "runs": runs}
+
+
+# Folder below results -> its settings.json.
+SETTINGS = {path: made.settings for path, made in ARTIFACTS.items()} | {
+    f"{CONFIG['scale']}/report/{one.paper}/{one.name}": report(name) for name, one in EXPERIMENTS.items()
+}
+
+
+def names(stage):
+    """Regular expression of the artifacts of a stage."""
+    return "|".join(re.escape(made.name) for made in ARTIFACTS.values() if made.stage == stage) or "none"
 
 
 wildcard_constraints:
-    dataset="|".join(entry["name"] for entry in SCALE["datasets"].values()),
-    augmentation="|".join(SCALE["augmentations"]),
-    member="captioner|" + "|".join(SCALE["zoo"]["teachers"]),
-    experiment="|".join(EXPERIMENTS),
+    pool=names("pool"),
+    tokenizer=names("tokenizer"),
+    zoo=names("zoo"),
+    subset=names("subset"),
+    captions=names("captions"),
+    reinforced=names("reinforced"),
+    views=names("views"),
+    runs=names("runs"),
+    eval=names("eval"),
+    told="|".join(map(re.escape, SETTINGS)),
+    paper="|".join(sorted({one.paper for one in EXPERIMENTS.values()})),
+    experiment="|".join(sorted({one.name for one in EXPERIMENTS.values()})),
     network="|".join(map(re.escape, NETWORKS)),
-    run="[^/]+",
-    side=r"\d+",
 
 
-def code(module):
-    """Changes when the code that `module` runs changes, not when its comments do."""
-    return fingerprint(module, ROOT)
+def code(*modules):
+    """Changes when the code that the modules run changes, not when its comments do."""
+    return " ".join(fingerprint(module, ROOT) for module in modules)
 
 
 def as_json(settings):
     return json.dumps(settings, sort_keys=True, ensure_ascii=False)
 
 
-def member_settings(wildcards):
-    return as_json(zoo_settings(SCALE, wildcards.member))
+def made_from(key, file):
+    """Input function: `file` in what the job's artifact is made from as `key`, or nothing without such an input.
+
+    A rule that makes an artifact has one wildcard, called like its stage.
+    """
+
+    def paths(wildcards):
+        ((stage, name),) = wildcards.items()
+        found = ARTIFACTS[f"{stage}/{name}"].inputs.get(key, [])
+        found = found if isinstance(found, list) else [found]
+        return [f"results/{made.path}/{file}" for made in found]
+
+    return paths
 
 
-def member_config(wildcards):
-    return as_json(MODELS[zoo_settings(SCALE, wildcards.member)["model"]])
+def sources(wildcards):
+    """What the packages of a pool hold; pools that are cut from the same packages share it."""
+    return f"results/sources/{Path(ARTIFACTS[f'pool/{wildcards.pool}'].settings['packages']).name}"
 
 
-def subset_settings(wildcards):
-    return next(entry for entry in SCALE["datasets"].values() if entry["name"] == wildcards.dataset)
-
-
-def augmentation_settings(wildcards):
-    return as_json(SCALE["augmentations"][wildcards.augmentation])
-
-
-def run_settings(wildcards):
-    return as_json(RUNS[wildcards.run])
-
-
-def run_views(wildcards):
-    settings = RUNS[wildcards.run]
-    side = settings["model_config"]["model_cfg"]["vision_cfg"]["image_size"]
-    return "results/views/{pool}/{dataset}-{augmentation}-{side}px".format(side=side, **settings)
+def train_code(wildcards):
+    """A run depends on the code of its own objective alone."""
+    objective = ARTIFACTS[f"runs/{wildcards.runs}"].settings["objective"]["name"]
+    return code("clipdr.train.run", module_name(objective))
 
 
 def records(wildcards):
     """The evaluations that an experiment's table reads."""
-    names = {run.name for run in PLANS[wildcards.experiment]}
-    return [f"results/runs/{name}/eval/{SUITE}.jsonl" for name in sorted(names)]
+    every = EVALUATIONS[f"{wildcards.paper}-{wildcards.experiment}"].values()
+    return sorted({f"results/{made.path}/records.jsonl" for made in every})
 
 
 def measurements(wildcards):
     """Parameters and latencies of full-size networks that an experiment's table reads."""
-    counts = ["results/models/counts.json"] if networks(EXPERIMENTS[wildcards.experiment], "params") else []
-    return counts + latencies(wildcards.experiment)
+    experiment = EXPERIMENTS[f"{wildcards.paper}-{wildcards.experiment}"].experiment
+    counts = ["results/networks/counts.json"] if networks(experiment, "params") else []
+    return counts + latencies(experiment)
 
 
 def latencies(experiment):
-    return [f"results/models/latency/{slug(name)}.json" for name in networks(EXPERIMENTS[experiment], "latency")]
-
-
-def figure1_experiment(wildcards):
-    if "table7" not in EXPERIMENTS:
-        raise WorkflowError(MISFITS.get("table7", "config/experiments/table7.yaml does not exist; figure1 draws it"))
-    return as_json(EXPERIMENTS["table7"])
+    return [f"results/networks/latency/{slug(name)}.json" for name in networks(experiment, "latency")]
 
 
 def figure1_latencies(wildcards):
-    figure1_experiment(wildcards)
-    return latencies("table7")
+    if "mobileclip-table7" not in EXPERIMENTS:
+        missing = "config/experiments/mobileclip/table7.yaml does not exist; figure1 draws it"
+        raise WorkflowError(MISFITS.get("mobileclip-table7", missing))
+    return latencies(EXPERIMENTS["mobileclip-table7"].experiment)
 
 
 def network_name(wildcards):
@@ -133,19 +166,16 @@ def network_settings(wildcards):
     return as_json(MODELS.get(network_name(wildcards)))
 
 
-def report_settings(wildcards):
-    """What of experiment, scale and suite decides the report. The files are `ancient`: a comment reruns nothing."""
-    scale = {"name": CONFIG["scale"], "title": SCALE["title"], "evaluation": SCALE["evaluation"]}
-    return as_json({"experiment": EXPERIMENTS[wildcards.experiment], "scale": scale, "tasks": SUITE_TASKS})
-
-
 def report_files(experiment):
     """Table, and the figure of what was trained for it."""
-    tables = [f"results/tables/{experiment}.{suffix}" for suffix in ("csv", "md", "tex")]
-    return [*tables, *([f"results/figures/{experiment}.png"] if has_runs(EXPERIMENTS[experiment]) else [])]
+    one, folder = EXPERIMENTS[experiment], f"results/{CONFIG['scale']}"
+    tables = [f"{folder}/tables/{one.paper}/{one.name}.{suffix}" for suffix in ("csv", "md", "tex")]
+    return [*tables, *([f"{folder}/figures/{one.paper}/{one.name}.png"] if has_runs(one.experiment) else [])]
 
 
-def no_such_experiment(wildcards):
-    hint = nearest(wildcards.name, EXPERIMENTS) or f"; known: {', '.join(EXPERIMENTS)}"
-    missing = f"config/experiments/{wildcards.name}.yaml does not exist{hint}"
-    raise WorkflowError(MISFITS.get(wildcards.name, missing))
+def no_such_experiment(name):
+    """Why no experiment of that name can be made, with the nearest one."""
+    try:
+        return MISFITS[configuration.full_name(name, [*EXPERIMENTS, *MISFITS])]
+    except UserError as error:
+        return str(error)

@@ -1,15 +1,15 @@
 rule evaluate:
     """One process per run over the whole suite."""
     input:
-        model="results/runs/{run}/model",
-        tasks="results/tasks/<pool>",
-        suite=ancient(f"config/suites/{SUITE}.yaml"),
+        settings="results/eval/{eval}/settings.json",
+        model=made_from("run", "model"),
+        tasks=made_from("pool", "tasks"),
     output:
-        f"results/runs/{{run}}/eval/{SUITE}.jsonl",
+        "results/eval/{eval}/records.jsonl",
     log:
-        f"results/logs/evaluate/{{run}}-{SUITE}.log",
+        "results/logs/evaluate/{eval}.log",
     benchmark:
-        f"results/benchmarks/evaluate/{{run}}-{SUITE}.tsv"
+        "results/benchmarks/evaluate/{eval}.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -17,9 +17,7 @@ rule evaluate:
         mem_mb=4000,
         runtime=30,
     params:
-        tasks=as_json(SUITE_TASKS),
-        batch_size=SCALE["evaluation"]["batch_size"],
         code=code("clipdr.evaluate.suite"),
     shell:
-        "python -m clipdr.evaluate --model {input.model:q} --tasks {input.tasks:q} --suite {input.suite:q}"
-        " --batch-size {params.batch_size} --threads {threads} --output {output:q} 2>&1 | tee {log:q}"
+        "python -m clipdr.evaluate --model {input.model:q} --tasks {input.tasks:q} --settings {input.settings:q}"
+        " --threads {threads} --output {output:q} 2>&1 | tee {log:q}"

@@ -4,13 +4,13 @@
 rule models:
     """Parameters and multiply-accumulates of all of config/models, as a table."""
     output:
-        csv="results/tables/models.csv",
-        md="results/tables/models.md",
-        tex="results/tables/models.tex",
+        csv="results/networks/models.csv",
+        md="results/networks/models.md",
+        tex="results/networks/models.tex",
     log:
-        "results/logs/models/table.log",
+        "results/logs/networks/table.log",
     benchmark:
-        "results/benchmarks/models/table.tsv"
+        "results/benchmarks/networks/table.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -22,17 +22,17 @@ rule models:
         settings=as_json(MODELS),
         code=code("clipdr.deploy.counts"),
     shell:
-        "python -m clipdr.models counts --table {params.stem:q} 2>&1 | tee {log:q}"
+        "python -m clipdr.deploy counts --table {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule counts:
     """The same of the networks whose parameters stand in a table of the papers, as JSON."""
     output:
-        "results/models/counts.json",
+        "results/networks/counts.json",
     log:
-        "results/logs/models/counts.log",
+        "results/logs/networks/counts.log",
     benchmark:
-        "results/benchmarks/models/counts.tsv"
+        "results/benchmarks/networks/counts.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -44,7 +44,7 @@ rule counts:
         settings=as_json({name: MODELS.get(name) for name in COUNTED}),
         code=code("clipdr.deploy.counts"),
     shell:
-        "python -m clipdr.models counts --model {params.names:q} --output {output:q} 2>&1 | tee {log:q}"
+        "python -m clipdr.deploy counts --model {params.names:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule export:
@@ -70,7 +70,7 @@ rule export:
         folder=subpath(output.report, parent=True),
         code=code("clipdr.deploy.export"),
     shell:
-        "python -m clipdr.models export --model {params.network:q} --output {params.folder:q} 2>&1 | tee {log:q}"
+        "python -m clipdr.deploy export --model {params.network:q} --output {params.folder:q} 2>&1 | tee {log:q}"
 
 
 rule latency:
@@ -79,7 +79,7 @@ rule latency:
         onnx=rules.export.output.onnx,
         report=rules.export.output.report,
     output:
-        "results/models/latency/{network}.json",
+        "results/networks/latency/{network}.json",
     log:
         "results/logs/latency/{network}.log",
     benchmark:
@@ -98,5 +98,5 @@ rule latency:
         folder=subpath(input.report, parent=True),
         code=code("clipdr.deploy.latency"),
     shell:
-        "python -m clipdr.models latency --model {params.network:q} --export {params.folder:q} --threads 1 --runs 100"
+        "python -m clipdr.deploy latency --model {params.network:q} --export {params.folder:q} --threads 1 --runs 100"
         " --output {output:q} 2>&1 | tee {log:q}"

@@ -1,14 +1,14 @@
 rule fetch:
     """Install the locked packages that hold the drawings and the words."""
     input:
-        package=f"{SCALE['pool']['packages']}/package.json",
-        lock=f"{SCALE['pool']['packages']}/package-lock.json",
+        package="config/pools/{packages}/package.json",
+        lock="config/pools/{packages}/package-lock.json",
     output:
-        directory("results/sources/<pool>"),
+        directory("results/sources/{packages}"),
     log:
-        "results/logs/fetch/<pool>.log",
+        "results/logs/fetch/{packages}.log",
     benchmark:
-        "results/benchmarks/fetch/<pool>.tsv"
+        "results/benchmarks/fetch/{packages}.tsv"
     conda:
         "../../envs/pool.yaml"
     threads: 1
@@ -25,14 +25,15 @@ rule fetch:
 rule pool:
     """Draw the training pool and the held-out tasks."""
     input:
-        "results/sources/<pool>",
+        settings="results/pool/{pool}/settings.json",
+        sources=sources,
     output:
-        pool=directory("results/pool/<pool>"),
-        tasks=directory("results/tasks/<pool>"),
+        pool=directory("results/pool/{pool}/shards"),
+        tasks=directory("results/pool/{pool}/tasks"),
     log:
-        "results/logs/pool/<pool>.log",
+        "results/logs/pool/{pool}.log",
     benchmark:
-        "results/benchmarks/pool/<pool>.tsv"
+        "results/benchmarks/pool/{pool}.tsv"
     conda:
         "../../envs/pool.yaml"
     threads: 1
@@ -40,23 +41,23 @@ rule pool:
         mem_mb=4000,
         runtime=20,
     params:
-        settings=as_json(SCALE["pool"]),
         code=code("clipdr.pool.build"),
     shell:
-        "python -m clipdr.pool build --settings {params.settings:q} --sources {input:q} --pool {output.pool:q}"
+        "python -m clipdr.pool build --settings {input.settings:q} --sources {input.sources:q} --pool {output.pool:q}"
         " --tasks {output.tasks:q} 2>&1 | tee {log:q}"
 
 
 rule subset:
     """Sample pairs uniformly; smaller subsets of a seed lie inside larger ones."""
     input:
-        "results/pool/<pool>",
+        settings="results/subset/{subset}/settings.json",
+        pool=made_from("pool", "shards"),
     output:
-        "results/subset/<pool>/{dataset}.parquet",
+        "results/subset/{subset}/subset.parquet",
     log:
-        "results/logs/subset/<pool>/{dataset}.log",
+        "results/logs/subset/{subset}.log",
     benchmark:
-        "results/benchmarks/subset/<pool>/{dataset}.tsv"
+        "results/benchmarks/subset/{subset}.tsv"
     conda:
         "../../envs/pool.yaml"
     threads: 1
@@ -64,9 +65,7 @@ rule subset:
         mem_mb=2000,
         runtime=10,
     params:
-        size=lambda wildcards: subset_settings(wildcards)["size"],
-        seed=lambda wildcards: subset_settings(wildcards)["seed"],
         code=code("clipdr.data.subset"),
     shell:
-        "python -m clipdr.data.subset --index {input:q}/index.parquet --size {params.size} --seed {params.seed}"
+        "python -m clipdr.data subset --settings {input.settings:q} --index {input.pool:q}/index.parquet"
         " --output {output:q} 2>&1 | tee {log:q}"

@@ -1,16 +1,17 @@
 rule caption:
     """Several synthetic captions per image, and a manifest that says how far they repeat the clean label."""
     input:
-        pool="results/pool/<pool>",
-        subset="results/subset/<pool>/{dataset}.parquet",
-        captioner="results/zoo/<pool>/captioner",
+        settings="results/captions/{captions}/settings.json",
+        pool=made_from("pool", "shards"),
+        subset=made_from("subset", "subset.parquet"),
+        captioner=made_from("captioner", "model"),
     output:
-        captions="results/captions/<pool>/{dataset}.parquet",
-        manifest="results/captions/<pool>/{dataset}.json",
+        captions="results/captions/{captions}/captions.parquet",
+        manifest="results/captions/{captions}/captions.json",
     log:
-        "results/logs/caption/<pool>/{dataset}.log",
+        "results/logs/caption/{captions}.log",
     benchmark:
-        "results/benchmarks/caption/<pool>/{dataset}.tsv"
+        "results/benchmarks/caption/{captions}.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -18,10 +19,9 @@ rule caption:
         mem_mb=4000,
         runtime=30,
     params:
-        settings=as_json(SCALE["captions"]),
         code=code("clipdr.reinforce.captions"),
     shell:
-        "python -m clipdr.reinforce caption --settings {params.settings:q} --pool {input.pool:q}"
+        "python -m clipdr.reinforce caption --settings {input.settings:q} --pool {input.pool:q}"
         " --subset {input.subset:q} --captioner {input.captioner:q} --threads {threads} --output {output.captions:q}"
         " 2>&1 | tee {log:q}"
 
@@ -29,16 +29,17 @@ rule caption:
 rule reinforce:
     """Store augmentations and the teachers' embeddings of every view and caption, in the DataCompDR layout."""
     input:
-        pool="results/pool/<pool>",
-        subset="results/subset/<pool>/{dataset}.parquet",
-        captions="results/captions/<pool>/{dataset}.parquet",
-        teachers=expand("results/zoo/<pool>/{teacher}", teacher=SCALE["zoo"]["teachers"]),
+        settings="results/reinforced/{reinforced}/settings.json",
+        pool=made_from("pool", "shards"),
+        subset=made_from("subset", "subset.parquet"),
+        captions=made_from("captions", "captions.parquet"),
+        teachers=made_from("teachers", "model"),
     output:
-        directory("results/reinforced/<pool>/{dataset}-{augmentation}"),
+        directory("results/reinforced/{reinforced}/shards"),
     log:
-        "results/logs/reinforce/<pool>/{dataset}-{augmentation}.log",
+        "results/logs/reinforce/{reinforced}.log",
     benchmark:
-        "results/benchmarks/reinforce/<pool>/{dataset}-{augmentation}.tsv"
+        "results/benchmarks/reinforce/{reinforced}.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -46,10 +47,9 @@ rule reinforce:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=augmentation_settings,
         code=code("clipdr.reinforce.embed"),
     shell:
-        "python -m clipdr.reinforce embed --settings {params.settings:q} --pool {input.pool:q} --subset {input.subset:q}"
+        "python -m clipdr.reinforce embed --settings {input.settings:q} --pool {input.pool:q} --subset {input.subset:q}"
         " --captions {input.captions:q} --teachers {input.teachers:q} --threads {threads} --output {output:q}"
         " 2>&1 | tee {log:q}"
 
@@ -57,13 +57,14 @@ rule reinforce:
 rule views:
     """Replay the stored views once for all runs that share them."""
     input:
-        "results/reinforced/<pool>/{dataset}-{augmentation}",
+        settings="results/views/{views}/settings.json",
+        reinforced=made_from("reinforced", "shards"),
     output:
-        directory("results/views/<pool>/{dataset}-{augmentation}-{side}px"),
+        directory("results/views/{views}/arrays"),
     log:
-        "results/logs/views/<pool>/{dataset}-{augmentation}-{side}px.log",
+        "results/logs/views/{views}.log",
     benchmark:
-        "results/benchmarks/views/<pool>/{dataset}-{augmentation}-{side}px.tsv"
+        "results/benchmarks/views/{views}.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -71,7 +72,7 @@ rule views:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code("clipdr.reinforce.materialise"),
+        code=code("clipdr.data.views"),
     shell:
-        "python -m clipdr.reinforce views --reinforced {input:q} --size {wildcards.side} --threads {threads} --output {output:q}"
+        "python -m clipdr.data views --settings {input.settings:q} --reinforced {input.reinforced:q} --output {output:q}"
         " 2>&1 | tee {log:q}"

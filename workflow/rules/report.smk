@@ -1,15 +1,15 @@
 rule table:
     """Reproduced mean and spread beside the published value; parameters and latency of the networks beside the paper's."""
     input:
+        settings=f"results/{CONFIG['scale']}/report/{{paper}}/{{experiment}}/settings.json",
         records=records,
         measurements=measurements,
-        experiment=ancient("config/experiments/{experiment}.yaml"),
     output:
-        multiext("results/tables/{experiment}", ".csv", ".md", ".tex"),
+        multiext(f"results/{CONFIG['scale']}/tables/{{paper}}/{{experiment}}", ".csv", ".md", ".tex"),
     log:
-        "results/logs/table/{experiment}.log",
+        f"results/logs/table/{CONFIG['scale']}/{{paper}}/{{experiment}}.log",
     benchmark:
-        "results/benchmarks/table/{experiment}.tsv"
+        f"results/benchmarks/table/{CONFIG['scale']}/{{paper}}/{{experiment}}.tsv"
     conda:
         "../../envs/report.yaml"
     threads: 1
@@ -17,26 +17,24 @@ rule table:
         mem_mb=2000,
         runtime=10,
     params:
-        scale=f"config/scales/{CONFIG['scale']}.yaml",
-        stem="results/tables/{experiment}",
-        settings=report_settings,
+        stem=f"results/{CONFIG['scale']}/tables/{{paper}}/{{experiment}}",
         code=code("clipdr.report.table"),
     shell:
-        "python -m clipdr.report table --experiment {input.experiment:q} --scale {params.scale:q} --results results"
-        " --output {params.stem:q} 2>&1 | tee {log:q}"
+        "python -m clipdr.report table --settings {input.settings:q} --results results --output {params.stem:q}"
+        " 2>&1 | tee {log:q}"
 
 
 rule figure:
     """The table as a picture: ours and the paper's side by side, never on one axis."""
     input:
+        settings=f"results/{CONFIG['scale']}/report/{{paper}}/{{experiment}}/settings.json",
         records=records,
-        experiment=ancient("config/experiments/{experiment}.yaml"),
     output:
-        "results/figures/{experiment}.png",
+        f"results/{CONFIG['scale']}/figures/{{paper}}/{{experiment}}.png",
     log:
-        "results/logs/figure/{experiment}.log",
+        f"results/logs/figure/{CONFIG['scale']}/{{paper}}/{{experiment}}.log",
     benchmark:
-        "results/benchmarks/figure/{experiment}.tsv"
+        f"results/benchmarks/figure/{CONFIG['scale']}/{{paper}}/{{experiment}}.tsv"
     conda:
         "../../envs/report.yaml"
     threads: 1
@@ -44,25 +42,23 @@ rule figure:
         mem_mb=2000,
         runtime=10,
     params:
-        scale=f"config/scales/{CONFIG['scale']}.yaml",
-        settings=report_settings,
         code=code("clipdr.report.figure"),
     shell:
-        "python -m clipdr.report figure --experiment {input.experiment:q} --scale {params.scale:q} --results results"
-        " --output {output:q} 2>&1 | tee {log:q}"
+        "python -m clipdr.report figure --settings {input.settings:q} --results results --output {output:q}"
+        " 2>&1 | tee {log:q}"
 
 
 rule figure1:
     """Published accuracy over latency: on this machine and, on an axis of its own, on the paper's phone."""
     input:
+        settings=f"results/{CONFIG['scale']}/report/mobileclip/table7/settings.json",
         latencies=figure1_latencies,
-        experiment=ancient("config/experiments/table7.yaml"),
     output:
-        "results/figures/figure1.png",
+        f"results/{CONFIG['scale']}/figures/mobileclip/figure1.png",
     log:
-        "results/logs/figure/figure1.log",
+        f"results/logs/figure/{CONFIG['scale']}/mobileclip/figure1.log",
     benchmark:
-        "results/benchmarks/figure/figure1.tsv"
+        f"results/benchmarks/figure/{CONFIG['scale']}/mobileclip/figure1.tsv"
     conda:
         "../../envs/report.yaml"
     threads: 1
@@ -70,24 +66,23 @@ rule figure1:
         mem_mb=2000,
         runtime=10,
     params:
-        experiment=figure1_experiment,
         code=code("clipdr.report.latency"),
     shell:
-        "python -m clipdr.report latency --experiment {input.experiment:q} --results results --column Avg-38"
+        "python -m clipdr.report latency --settings {input.settings:q} --results results --column Avg-38"
         " --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule chain:
     """The picture of the README: the chain, with a few images of the pool and their words."""
     input:
-        pool="results/pool/<pool>",
-        captions=f"results/captions/<pool>/{next(iter(SCALE['datasets'].values()))['name']}.parquet",
+        pool=f"results/{CHAIN.inputs['pool'].path}/shards",
+        captions=f"results/{CHAIN.path}/captions.parquet",
     output:
-        "results/figures/chain.png",
+        f"results/{CONFIG['scale']}/figures/chain.png",
     log:
-        "results/logs/figure/chain.log",
+        f"results/logs/figure/{CONFIG['scale']}/chain.log",
     benchmark:
-        "results/benchmarks/figure/chain.tsv"
+        f"results/benchmarks/figure/{CONFIG['scale']}/chain.tsv"
     conda:
         "../../envs/report.yaml"
     threads: 1

@@ -1,17 +1,16 @@
 rule train:
     """Train one student. A run is named by its settings, so experiments that ask for the same one share it."""
     input:
-        views=run_views,
-        tokenizer="results/zoo/<pool>/tokenizer",
+        settings="results/runs/{runs}/settings.json",
+        views=made_from("views", "arrays"),
+        tokenizer=made_from("tokenizer", "tokenizer"),
+        init=made_from("init", "model"),
     output:
-        settings="results/runs/{run}/settings.yaml",
-        checkpoint="results/runs/{run}/checkpoint.pt",
-        log="results/runs/{run}/log.jsonl",
-        model=directory("results/runs/{run}/model"),
+        directory("results/runs/{runs}/model"),
     log:
-        "results/logs/train/{run}.log",
+        "results/logs/train/{runs}.log",
     benchmark:
-        "results/benchmarks/train/{run}.tsv"
+        "results/benchmarks/train/{runs}.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -19,9 +18,8 @@ rule train:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=run_settings,
-        run=subpath(output.settings, parent=True),
-        code=code("clipdr.train.run"),
+        init=lambda wildcards, input: ["--init", *input.init] if input.init else [],
+        code=train_code,
     shell:
-        "python -m clipdr.train --settings {params.settings:q} --views {input.views:q} --tokenizer {input.tokenizer:q}"
-        " --threads {threads} --output {params.run:q} 2>&1 | tee {log:q}"
+        "python -m clipdr.train --settings {input.settings:q} --views {input.views:q} --tokenizer {input.tokenizer:q}"
+        " {params.init:q} --threads {threads} --output {output:q} 2>&1 | tee {log:q}"

@@ -1,4 +1,4 @@
-"""python -m clipdr.models: count, import, export and time networks; without a command, it counts."""
+"""python -m clipdr.deploy: count, export and time networks; without a command, it counts."""
 
 import argparse
 import sys
@@ -23,12 +23,6 @@ def _counts(args) -> None:
     print(markdown(count_all(args.model or load_models(REPOSITORY), args.output, args.table)))
 
 
-def _import(args) -> None:
-    from clipdr.models.create import import_weights
-
-    import_weights(args.model, args.pretrained, args.output)
-
-
 def _export(args) -> None:
     cli.set_threads(1)
     from clipdr.deploy.export import export
@@ -45,40 +39,29 @@ def _latency(args) -> None:
 
 def _arguments(words: list[str]) -> argparse.Namespace:
     parser = cli.parser(
-        "clipdr.models",
+        "clipdr.deploy",
         "Networks of config/models and of open_clip. Without a command: counts, of all of config/models.",
-        "python -m clipdr.models counts --model MobileCLIP-S0 ViT-B-16",
+        "python -m clipdr.deploy counts --model MobileCLIP-S0 ViT-B-16",
     )
-    commands = parser.add_subparsers(required=True, metavar="counts|import|export|latency")
+    commands = parser.add_subparsers(required=True, metavar="counts|export|latency")
     counts = cli.command(
         commands,
         "counts",
         _counts,
         "Print a table of parameters and multiply-accumulates of both towers.",
-        "python -m clipdr.models counts --output my-counts.json --table my-counts",
+        "python -m clipdr.deploy counts --output my-counts.json --table my-counts",
     )
     counts.add_argument(
         "--model", nargs="+", action="extend", metavar="NAME", help=f"{NAME} (default: all of config/models)"
     )
     counts.add_argument("--output", type=Path, help="JSON file to write")
     counts.add_argument("--table", type=Path, help="path without ending; .csv, .md and .tex are written")
-    weights = cli.command(
-        commands,
-        "import",
-        _import,
-        "Make a model folder of published weights, for `clipdr.evaluate --model`.",
-        "python -m clipdr.models import "
-        "--model MobileCLIP-S0 --pretrained mobileclip_s0.pt --output published/mobileclip_s0",
-    )
-    weights.add_argument("--model", required=True, metavar="NAME", help="name of config/models")
-    weights.add_argument("--pretrained", type=Path, required=True, help=WEIGHTS)
-    weights.add_argument("--output", type=Path, required=True, help="folder that receives the model")
     export = cli.command(
         commands,
         "export",
         _export,
         "Write the towers of a folded model for ONNX Runtime and Core ML.",
-        "python -m clipdr.models export --model MobileCLIP-S0 --pretrained mobileclip_s0.pt --output exported/s0",
+        "python -m clipdr.deploy export --model MobileCLIP-S0 --pretrained mobileclip_s0.pt --output exported/s0",
     )
     export.add_argument("--model", required=True, metavar="NAME", help=NAME)
     export.add_argument("--pretrained", type=Path, help=f"{WEIGHTS} (default: random weights)")
@@ -88,7 +71,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         "latency",
         _latency,
         "Time the towers of an exported model on this computer.",
-        "python -m clipdr.models latency --model MobileCLIP-S0 --export exported/s0 --output latency.json",
+        "python -m clipdr.deploy latency --model MobileCLIP-S0 --export exported/s0 --output latency.json",
     )
     latency.add_argument("--model", required=True, metavar="NAME", help=NAME)
     latency.add_argument("--export", type=Path, required=True, help="folder that `export` wrote")

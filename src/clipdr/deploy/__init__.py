@@ -1,0 +1,1 @@
+"""Stage `deploy`: networks counted, exported and timed, in the form used for inference."""
