@@ -156,8 +156,9 @@ def check(
 ) -> list[Run]:
     """What an experiment, a scale, the models and the suite must say together; each by itself is valid already.
 
-    `scale` is as the experiment's paper sees it; `source` and `scale_source` are what errors call the two files. Returns
-    the experiment's runs. Raises UserError, one line, at the first word that nothing defines and the first contradiction.
+    `scale` is as the experiment's paper sees it; `source` and `scale_source` are what errors call the two files.
+    Returns the experiment's runs. Raises UserError, one line, at the first word that nothing defines and the first
+    contradiction.
     """
     _check_uses(scale_source, _uses_of_scale(scale, models, suite))
     if has_runs(experiment):

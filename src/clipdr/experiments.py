@@ -3,8 +3,8 @@
 An experiment speaks its paper's words, a scale defines them. Here each row and seed becomes one `Run` whose settings
 have no word left to look up. Decided here:
 
-* A run says `model`, `data`, `objective`, `training`, `seed`, and with `init` where its weights start. What an objective
-  may say, and which of its keys are words of the scale, is the business of its own schema.
+* A run says `model`, `data`, `objective`, `training`, `seed`, and with `init` where its weights start. What an
+  objective may say, and which of its keys are words of the scale, is the business of its own schema.
 * A run is an artifact, named after its settings and all that its data are made from: two rows, tables or scales with
   equal ones share one run.
 * Beside the columns that a scale defines, a table may have network columns: parameters and latency, measured on the
@@ -171,7 +171,7 @@ def _subset(scale: Mapping, dataset: Mapping) -> Artifact:
 
 
 def _reinforced(scale: Mapping, models: Mapping, dataset: Mapping, augmentation: str) -> Artifact:
-    """The dataset with everything that is stored in it: views of one augmentation, captions, all teachers' embeddings."""
+    """The dataset with all that is stored in it: views of one augmentation, captions, all teachers' embeddings."""
     teachers = list(scale["zoo"]["teachers"])
     return artifact(
         "reinforced",

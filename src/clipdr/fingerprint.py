@@ -1,9 +1,10 @@
 """A fingerprint of the code that a command runs, so that Snakemake reruns a stage exactly when its code changed.
 
-It covers the syntax trees of a module and of everything in the same package that it imports, directly or not. Comments,
-formatting, docstrings and the texts of errors (strings inside `raise`) are left out, so they rerun nothing. Given up: imports by computed name, files that are not
-Python, and other packages (their versions are the environment's business). The trees' form depends on the Python
-version, so a new one reruns everything. Standard library only: the Snakefile calls this in every job.
+It covers the syntax trees of a module and of everything in the same package that it imports, directly or not.
+Comments, formatting, docstrings and the texts of errors (strings inside `raise`) are left out, so they rerun nothing.
+Given up: imports by computed name, files that are not Python, and other packages (their versions are the environment's
+business). The trees' form depends on the Python version, so a new one reruns everything. Standard library only: the
+Snakefile calls this in every job.
 """
 
 import ast

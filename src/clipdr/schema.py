@@ -1,8 +1,8 @@
 """Reading YAML files and checking them against workflow/schemas.
 
-YAML is 1.2, as ruamel.yaml reads it: `1e-3` is a number, `no` a text, and a key that stands twice an error. Decided here:
-a key that is no text, .nan and .inf are refused, and 300.0 is no integer. A UserError is one line that names the file,
-the key and the fix.
+YAML is 1.2, as ruamel.yaml reads it: `1e-3` is a number, `no` a text, and a key that stands twice an error. Decided
+here: a key that is no text, .nan and .inf are refused, and 300.0 is no integer. A UserError is one line that names the
+file, the key and the fix.
 """
 
 import math
@@ -98,7 +98,7 @@ def _yaml_problem(error: YAMLError, source: str) -> str:
     where = f"{source} line {mark.line + 1}" if mark else source
     what = getattr(error, "problem", None) or " ".join(str(error).split()) or "unknown problem"
     if isinstance(error, DuplicateKeyError):
-        return f"{where}: {what.replace('found duplicate key', 'the key').partition(' with value')[0]} stands twice; keep one"
+        return f"{where}: the key {what.split(chr(34))[1]!r} stands twice; keep one"
     return f"{where}: this is not YAML ({what}); look at the indentation, quotes and brackets there"
 
 

@@ -50,8 +50,8 @@ def teachers_of(settings: dict) -> list[str]:
 class Objective(nn.Module):
     """Eq. 3: over the kinds of captions (real, synthetic), the sum of (1 - λ) L_CLIP + λ L_Distill (Eq. 2).
 
-    `settings` has `lambda`, in [0, 1], and `teachers`. At λ = 0 the teachers are not read, at λ = 1 the contrastive loss
-    is not computed.
+    `settings` has `lambda`, in [0, 1], and `teachers`. At λ = 0 the teachers are not read, at λ = 1 the contrastive
+    loss is not computed.
     """
 
     def __init__(self, settings: dict) -> None:
