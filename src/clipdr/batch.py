@@ -4,7 +4,8 @@ Shape suffixes: B pairs of this process, G pairs of all processes, D student wid
 S image side, L context length.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -23,6 +24,10 @@ class Teacher:
     texts: dict[str, Tensor]
     scale: float
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Teacher":
+        """The same with each tensor passed through `function`."""
+        return replace(self, images=each(function, self.images), texts=each(function, self.texts))
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -40,18 +45,30 @@ class Batch:
     texts: dict[str, Tensor]
     teachers: dict[str, Teacher] = field(default_factory=dict)
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        """The same with each tensor passed through `function`: moved, or cut."""
+        teachers = {name: teacher.map(function) for name, teacher in self.teachers.items()}
+        return Batch(self.uids, each(function, self.images), each(function, self.texts), teachers)
+
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What an objective is a function of.
+    """What an objective is a function of: the pairs of all processes, of which `rows` are this one's.
 
     Attributes:
-        images, texts: the student's, L2-normalised float [B, D], by the names that the batch gave them.
+        images, texts: the student's, L2-normalised float32 [G, D], by the names that the batch gave them.
         scale: the student's 1 / temperature, a scalar.
-        teachers: the batch's.
+        teachers: the batch's, [G, E].
+        rows: of G, those whose loss this process computes.
     """
 
     images: dict[str, Tensor]
     texts: dict[str, Tensor]
     scale: Tensor
     teachers: dict[str, Teacher]
+    rows: slice
+
+
+def each(function: Callable[[Tensor], Tensor], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The dictionary with each tensor passed through `function`."""
+    return {name: function(tensor) for name, tensor in tensors.items()}

@@ -24,7 +24,7 @@ from clipdr.experiments import (
     words_of,
 )
 from clipdr.model_files import load_models
-from clipdr.schema import load, load_yaml, validate
+from clipdr.schema import defaults, load, load_yaml, validate
 
 BARE = "mobileclip"  # the paper whose experiments may be called by their bare name
 RESERVED = ("captioner", "tokenizer")  # members of the zoo that are no teachers
@@ -82,7 +82,7 @@ def load_scale(root: Path, name: str) -> dict:
         seen = for_paper(scale, paper)
         validate(seen, "scale", where, root)
         validate(seen["training"], "training", f"{where}: training", root)
-    return scale
+    return {**scale, "training": {**defaults("training", root), **scale["training"]}}
 
 
 def load_objectives(root: Path) -> dict[str, dict]:
@@ -105,6 +105,11 @@ def load_experiments(root: Path, config: Mapping) -> tuple[dict[str, Planned], d
     files = experiment_files(root)
     if unknown := [name for name in scale.get("undefined", {}) if name not in files]:
         raise UserError(f"{scale_source}: undefined.{unknown[0]} is no experiment{nearest(unknown[0], files)}")
+    papers = {path.parent.name for path in files.values()}
+    if unknown := [paper for paper in scale.get("papers", {}) if paper not in papers]:
+        raise UserError(
+            f"{scale_source}: papers.{unknown[0]} is no folder of config/experiments{nearest(unknown[0], papers)}"
+        )
     for key, path in files.items():
         paper, source = path.parent.name, path.relative_to(root).as_posix()
         experiment, seen = load(root, source, "experiment"), for_paper(scale, paper)
@@ -223,6 +228,13 @@ def _check_recipe(training: Mapping, where: str) -> None:
     for key, limit in (("warmup", "steps"), ("min_lr", "lr")):
         if training[key] > training[limit]:
             raise UserError(f"{where}.{key} is {training[key]}; it must be at most {limit} ({training[limit]})")
+    if training["warmup"] + training["constant"] > training["steps"]:
+        rest = training["steps"] - training["warmup"]
+        raise UserError(f"{where}.constant is {training['constant']}; after the warm-up at most {rest} steps are left")
+    if training["batch_size"] % training["processes"]:
+        raise UserError(
+            f"{where}.batch_size is {training['batch_size']}; it must be a multiple of processes ({training['processes']})"
+        )
 
 
 _Use = tuple[str, str, Iterable[str], str]  # where a word is used, the word, the words that are defined, where they are

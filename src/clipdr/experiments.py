@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from clipdr.artifacts import Artifact, artifact
 from clipdr.errors import UserError, listed, nearest
 
-CAPTIONS = ("real", "syn")
+CAPTIONS = ("real", "syn", "real-or-syn")
 # Network column -> what is measured, and of which tower.
 NETWORK_COLUMNS = {
     "Params img (M)": ("params", "image"),
@@ -64,7 +64,7 @@ def plan(experiment: Mapping, scale: Mapping, models: Mapping[str, dict], object
             raise UserError(f"init: {' starts from '.join([*waiting, row])}; break the circle")
         if (row, seed) not in made:
             start = words[row].get("init")
-            init = run(_init_row(start, words), seed, (*waiting, row)) if start else None
+            init = run(_init_row(row, start, words), seed, (*waiting, row)) if start else None
             try:
                 made[row, seed] = _run({**words[row], "seed": seed}, init, scale, models, objectives)
             except UserError as error:
@@ -156,7 +156,8 @@ def zoo_settings(scale: Mapping, name: str) -> dict:
     """Settings of the zoo's member `name`: the scale's training recipe, with what the member says in its place."""
     zoo = scale["zoo"]
     member = zoo["captioner"] if name == "captioner" else zoo["teachers"][name]
-    return {**scale["training"], "seed": zoo["seed"], "augmentation": dict(zoo["augmentation"]), **member}
+    alone = {"processes": 1, "source": "memory", "workers": 0, "ladder": 0, "ema": 0.0, "piece_size": 0}
+    return {**scale["training"], **alone, "seed": zoo["seed"], "augmentation": dict(zoo["augmentation"]), **member}
 
 
 def _member(name: str, scale: Mapping, models: Mapping) -> Artifact:
@@ -208,17 +209,22 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
             )
         settings["init"], inputs["init"] = {"run": init.name}, init
     reinforced = _reinforced(scale, models, dataset, data["augmentation"])
+    if settings["training"]["source"] == "stream":
+        return artifact(
+            "runs", _slug(settings, words), settings, reinforced=reinforced, tokenizer=tokenizer(scale), **inputs
+        )
     side = config["model_cfg"]["vision_cfg"]["image_size"]
     views = artifact(
         "views", f"{dataset['name']}-{data['augmentation']}-{side}px", {"size": side}, reinforced=reinforced
     )
-    return artifact("runs", _slug(settings), settings, views=views, tokenizer=tokenizer(scale), **inputs)
+    return artifact("runs", _slug(settings, words), settings, views=views, tokenizer=tokenizer(scale), **inputs)
 
 
-def _slug(settings: Mapping) -> str:
+def _slug(settings: Mapping, words: Mapping) -> str:
+    said = [key for key in settings["objective"] if key in words["objective"]]  # not what the schema adds
     objective = [
-        _text(value) if key in ("name", "teachers") else f"{key}{_text(value)}"
-        for key, value in settings["objective"].items()
+        f"{'' if isinstance(settings['objective'][key], str | list) else key}{_text(settings['objective'][key])}"
+        for key in said
     ]
     data = settings["data"]
     return "_".join(
@@ -277,10 +283,11 @@ def _captions(data: Mapping) -> list[str]:
     return sorted(set(data["captions"]))
 
 
-def _init_row(start: Mapping, words: Mapping) -> str:
+def _init_row(row: str, start: Mapping, words: Mapping) -> str:
     if start["row"] not in words:
         raise UserError(
-            f"init.row: {start['row']!r} is no row with settings{nearest(start['row'], words)}; name one of this table"
+            f"row {row!r}: init.row: {start['row']!r} is no row with settings{nearest(start['row'], words)}; name one "
+            "of this table"
         )
     return start["row"]
 

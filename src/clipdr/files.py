@@ -14,7 +14,8 @@ TOKEN = ".token"
 MARKS = (TOKEN, ".snakemake_timestamp")  # a folder that holds nothing else is empty
 
 
-def _partial(target: Path) -> Path:
+def partial_dir(target: Path) -> Path:
+    """Where a target is made before it is renamed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     return target.with_name(f".{target.name}.partial")
 
@@ -23,7 +24,7 @@ def _partial(target: Path) -> Path:
 def atomic_file(target: Path | str) -> Iterator[Path]:
     """A temporary path to write; renamed to `target` when the block ends, removed when it raises."""
     target = Path(target)
-    partial = _partial(target)
+    partial = partial_dir(target)
     try:
         yield partial
         partial.replace(target)
@@ -40,7 +41,7 @@ def atomic_dir(target: Path | str) -> Iterator[Path]:
     """
     target = Path(target)
     _refuse_full(target)
-    partial = _partial(target)
+    partial = partial_dir(target)
     shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
     partial.mkdir()
     try:
@@ -70,7 +71,7 @@ def resumable_dir(target: Path | str, token: str) -> Iterator[Path]:
     """
     target = Path(target)
     _refuse_full(target)
-    partial = _partial(target)
+    partial = partial_dir(target)
     with _locked(target):
         stamp = partial / TOKEN
         if not stamp.is_file() or stamp.read_text() != token:

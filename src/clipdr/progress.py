@@ -1,9 +1,7 @@
-"""The package's log, and progress lines: the same on a terminal and in a log file.
-
-At most one progress line every ten seconds, so that parallel jobs stay readable.
-"""
+"""The package's log, and progress: a bar on a terminal, plain lines in a log file, at most one every ten seconds."""
 
 import logging
+import sys
 import time
 from collections.abc import Iterable, Iterator
 
@@ -11,7 +9,12 @@ log = logging.getLogger("clipdr")
 
 
 def progress(items: Iterable, what: str, total: int, every_seconds: float = 10.0) -> Iterator:
-    """Yield `items` and log `what: done/total, rate, time left` at most once every `every_seconds`."""
+    """Yield `items` and show how many of `total` are done, how fast, and how long the rest takes."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, what, total)
+        return
     start = last = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item

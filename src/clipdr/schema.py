@@ -38,6 +38,8 @@ def load_yaml(path: Path | str, source: str | None = None) -> dict:
         data = YAML(typ="safe", pure=True).load(_read(path, source))
     except YAMLError as error:
         raise UserError(_yaml_problem(error, source)) from None
+    except ValueError as error:  # of a date or a tagged number that is none
+        raise UserError(f"{source}: this is not YAML ({error}); put such a text in quotes") from None
     if not isinstance(data, dict):
         raise UserError(f"{source}: holds {_kind(data)}, not keys with values; write `key: value` lines")
     _check_plain(data, source, "")
@@ -45,9 +47,11 @@ def load_yaml(path: Path | str, source: str | None = None) -> dict:
 
 
 def _check_plain(value: object, source: str, path: str) -> None:
-    """Keys are texts, numbers are finite: all that JSON can hold."""
+    """Keys are texts, numbers are finite, and nothing is a date: all that JSON can hold."""
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{source}: {path} is {value}, no finite number; write one")
+    if not isinstance(value, dict | list | str | int | float | None):
+        raise UserError(f"{source}: {path} is a {type(value).__name__}, which JSON does not have; put it in quotes")
     if isinstance(value, dict):
         for key, inner in value.items():
             if not isinstance(key, str):
@@ -68,6 +72,12 @@ def validate(data: object, kind: str, source: str, root: Path = REPOSITORY) -> N
     errors = sorted(_validator(schema).iter_errors(data), key=lambda error: error.validator != "additionalProperties")
     if errors:
         raise UserError(" ".join(f"{source}: {_problem(errors[0])}".split()))
+
+
+def defaults(kind: str, root: Path = REPOSITORY) -> dict:
+    """Key -> default, of the keys of workflow/schemas/<kind>.schema.yaml that have one."""
+    keys = load_yaml(Path(root) / "workflow/schemas" / f"{kind}.schema.yaml")["properties"]
+    return {key: entry["default"] for key, entry in keys.items() if "default" in entry}
 
 
 def load(root: Path, source: str, kind: str) -> dict:

@@ -3,6 +3,7 @@ rule train:
     input:
         settings="results/runs/{runs}/settings.json",
         views=made_from("views", "arrays"),
+        shards=made_from("reinforced", "shards"),
         tokenizer=made_from("tokenizer", "tokenizer"),
         init=made_from("init", "model"),
     output:
@@ -21,5 +22,5 @@ rule train:
         init=lambda wildcards, input: ["--init", *input.init] if input.init else [],
         code=train_code,
     shell:
-        "python -m clipdr.train --settings {input.settings:q} --views {input.views:q} --tokenizer {input.tokenizer:q}"
+        "python -m clipdr.train --settings {input.settings:q} --data {input.views:q} {input.shards:q} --tokenizer {input.tokenizer:q}"
         " {params.init:q} --threads {threads} --output {output:q} 2>&1 | tee {log:q}"

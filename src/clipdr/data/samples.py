@@ -21,10 +21,11 @@ from dataclasses import dataclass
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from clipdr.errors import UserError
+from clipdr.files import sha256
 
-MANIFEST = "manifest.json"  # beside the shards of a reinforced dataset
 IMAGES = ("webp", "jpg", "png")
 # What json, gzip, torch.load and PIL raise on bytes that are not theirs.
 DAMAGE = (
@@ -74,6 +75,8 @@ def decode(sample: dict) -> Sample:
     try:
         entries = json.loads(sample["paug.json"])["param_aug"]
         emb = torch.load(io.BytesIO(gzip.decompress(sample["pth.gz"])), weights_only=True)
+        if sha256(_image_bytes(sample)) != json.loads(sample["json"])["sha256"]:
+            raise ValueError("the image is not the one whose sha256 was stored")
         return Sample(
             uid=uid,
             image=decode_image(sample),
@@ -96,12 +99,55 @@ def decode_image(sample: dict) -> Image.Image:
         UserError: it is missing or damaged; names the sample.
     """
     try:
-        data = [sample[name] for name in IMAGES if name in sample][0]
-        return Image.open(io.BytesIO(data)).convert("RGB")
+        return Image.open(io.BytesIO(_image_bytes(sample))).convert("RGB")
     except DAMAGE as error:
         raise UserError(
             f"the image of sample {sample['__key__']} is damaged ({repr(error)[:100]}); write its shard again"
         ) from error
+
+
+def slices(sample: Sample, teachers: list[dict], wanted: list[str]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Name -> (image embeddings [A, E], text embeddings [1 + S, E]), float32, of the wanted teachers.
+
+    Args:
+        teachers: of the manifest, in the order of their slices: `name` and `width`.
+
+    Raises:
+        UserError: embeddings of another width than the teachers' together, fewer of them than views or texts, or a
+            slice that is not L2-normalised; names the sample.
+    """
+    widths = [teacher["width"] for teacher in teachers]
+    for what, emb, number in (
+        ("image", sample.img_AE, len(sample.augmentations)),
+        ("text", sample.txt_SE, 1 + len(sample.synthetic)),
+    ):
+        if tuple(emb.shape) != (number, sum(widths)):
+            raise UserError(
+                f"reinforced sample {sample.uid} has {what} embeddings {list(emb.shape)}, not {[number, sum(widths)]} "
+                "as its views or texts and the manifest's teachers want; delete its dataset and reinforce again"
+            )
+    found = {}
+    for teacher, img_AE, txt_SE in zip(
+        teachers, sample.img_AE.split(widths, 1), sample.txt_SE.split(widths, 1), strict=True
+    ):
+        if teacher["name"] in wanted:
+            found[teacher["name"]] = _unit(sample, teacher["name"], img_AE), _unit(sample, teacher["name"], txt_SE)
+    return found
+
+
+def _unit(sample: Sample, teacher: str, emb: Tensor) -> Tensor:
+    """In float32; bfloat16 rounds a norm of 1 by less than a hundredth."""
+    emb = emb.float()
+    if not ((emb.norm(dim=1) - 1).abs() < 0.01).all():  # NaN is not below either
+        raise UserError(
+            f"reinforced sample {sample.uid}: embeddings of teacher {teacher!r} are not L2-normalised; delete its "
+            "dataset and reinforce again"
+        )
+    return emb
+
+
+def _image_bytes(sample: dict) -> bytes:
+    return [sample[name] for name in IMAGES if name in sample][0]
 
 
 def _json(value: dict) -> bytes:

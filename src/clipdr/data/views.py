@@ -1,9 +1,7 @@
-"""Augmented views as arrays that many runs map into memory, and batches of them.
+"""Augmented views as arrays that many runs map into memory.
 
 Decoding and augmenting an image costs more than a training step on it at miniature size, so stored views are replayed
 once and shared.
-
-Everything random about step n is derived from (seed, n), never from the state of a generator.
 
 Shape suffixes: N images, A views, T texts (real first, then synthetic), C channels, S side, E teacher width, B batch.
 """
@@ -20,14 +18,13 @@ from torch import Tensor
 
 from clipdr.batch import Batch, Teacher
 from clipdr.data.augment import view_array
-from clipdr.data.samples import MANIFEST, decode
-from clipdr.data.shards import read_shard
+from clipdr.data.draws import EPOCH, draws, text_of, view_of
+from clipdr.data.manifest import read_manifest, read_whole_shard
+from clipdr.data.samples import decode, slices
 from clipdr.errors import UserError
 from clipdr.files import atomic_dir, sha256_file
 
 META = "views.json"
-EPOCH, STEP = 0, 1  # streams of randomness: one generator per epoch and one per step
-REAL = 0  # column of the real caption; synthetic captions follow
 
 
 @dataclass(frozen=True)
@@ -62,14 +59,36 @@ def materialise(reinforced: Path, size: int, output: Path) -> None:
 
 
 def read_views(reinforced: Path, size: int) -> Views:
-    """Replay all views of a reinforced dataset at `size` × `size` px, in the order of its shards."""
-    manifest = json.loads((reinforced / MANIFEST).read_text())
-    samples = [decode(sample) for shard in manifest["shards"] for sample in read_shard(reinforced / shard)]
+    """Replay all views of a reinforced dataset at `size` × `size` px, in the order of its shards.
+
+    Raises:
+        UserError: what the manifest says is not what the shards hold, or not as many views or texts as elsewhere.
+    """
+    manifest = read_manifest(reinforced)
+    samples = [
+        decode(sample) for shard in manifest["shards"] for sample in read_whole_shard(reinforced, shard, manifest)
+    ]
+    for what, numbers in (
+        ("views", [len(sample.augmentations) for sample in samples]),
+        ("synthetic captions", [len(sample.synthetic) for sample in samples]),
+    ):
+        if len(set(numbers)) > 1:
+            raise UserError(
+                f"{reinforced}: images have between {min(numbers)} and {max(numbers)} {what}, but an array needs "
+                "one number; train with `source: stream`, or reinforce again"
+            )
+    names = [teacher["name"] for teacher in manifest["teachers"]]
+    emb = [slices(sample, manifest["teachers"], names) for sample in samples]
+    teachers = {
+        teacher["name"]: (
+            np.stack([one[teacher["name"]][0].numpy() for one in emb]),
+            np.stack([one[teacher["name"]][1].numpy() for one in emb]),
+            teacher["logit_scale"],
+        )
+        for teacher in manifest["teachers"]
+    }
     img_NACSS = np.stack([view_array(sample.image, sample.augmentations, size) for sample in samples])
     texts = [[sample.caption, *sample.synthetic] for sample in samples]
-    img_NAE = np.stack([sample.img_AE.float().numpy() for sample in samples])
-    txt_NTE = np.stack([sample.txt_SE.float().numpy() for sample in samples])
-    teachers = dict(_slices(img_NAE, txt_NTE, manifest["teachers"]))
     return Views([sample.uid for sample in samples], img_NACSS, texts, teachers)
 
 
@@ -110,21 +129,41 @@ def load_views(folder: Path, teachers: list[str]) -> Views:
     return Views(meta["uids"], images, texts, arrays)
 
 
-def view_batches(
-    views: Views, tokens: "TokenTable", kinds: list[str], batch_size: int, seed: int, start: int = 0
-) -> Iterator[Batch]:
-    """Batches of step `start` and all later ones: each image in one random stored view, with one text of each kind.
+class ViewBatches:
+    """Batches from memory: `batches(start)` gives those of step `start` and all later ones, of one process.
+
+    Each image comes in one random stored view, with one text of each kind. Epochs are permutations; a batch may cross
+    the border between two.
 
     Args:
-        kinds: `real` is the real caption, `syn` a random synthetic one, `any` a random one of all.
+        kinds: of texts, see `clipdr.data.draws.text_of`.
+        batch_size: of all processes together.
         seed: of the order of the images and of all that is drawn.
+        rank, world: this process and how many there are; each takes its share of the global batch.
     """
-    step = start
-    while True:
-        rng = step_rng(seed, step)
-        rows = epoch_batch(len(views), batch_size, seed, step)
-        view = rng.integers(views.img_NACSS.shape[1], size=batch_size)
-        columns = {kind: _column(kind, tokens.counts[rows], rng) for kind in kinds}
+
+    def __init__(
+        self, views: Views, tokenizer, kinds: list[str], batch_size: int, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
+        self.views, self.tokens, self.kinds = views, TokenTable(tokenizer, views.texts), kinds
+        self.batch_size, self.seed, share = batch_size, seed, batch_size // world
+        self.mine = slice(rank * share, (rank + 1) * share)
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        step = start
+        while True:
+            yield self.batch(self.rows(step)[self.mine], draws(self.seed, step, self.batch_size)[self.mine])
+            step += 1
+
+    def rows(self, step: int) -> np.ndarray:
+        """Which images the global batch of a step holds: int64 [batch_size]."""
+        return epoch_batch(len(self.views), self.batch_size, self.seed, step)
+
+    def batch(self, rows: np.ndarray, draws_B3: np.ndarray) -> Batch:
+        """The batch of these images."""
+        views = self.views
+        view = view_of(draws_B3, views.img_NACSS.shape[1])
+        columns = {kind: text_of(kind, draws_B3, self.tokens.counts[rows]) for kind in self.kinds}
         teachers = {
             name: Teacher(
                 {"image": torch.from_numpy(img_NAE[rows, view])},
@@ -134,21 +173,18 @@ def view_batches(
             for name, (img_NAE, txt_NTE, scale) in views.teachers.items()
         }
         images = {"image": torch.from_numpy(np.ascontiguousarray(views.img_NACSS[rows, view]))}
-        texts = {kind: tokens.pick(rows, column) for kind, column in columns.items()}
-        yield Batch([views.uids[row] for row in rows], images, texts, teachers)
-        step += 1
-
-
-def step_rng(seed: int, step: int) -> np.random.Generator:
-    """The generator of all that is drawn for one step: views, captions."""
-    return np.random.default_rng([seed, STEP, step])
+        texts = {kind: self.tokens.pick(rows, column) for kind, column in columns.items()}
+        return Batch([views.uids[row] for row in rows], images, texts, teachers)
 
 
 def epoch_batch(size: int, batch_size: int, seed: int, step: int) -> np.ndarray:
     """Sample indices of step `step` (from 0), int64 [batch_size]: epochs are permutations drawn from (seed, epoch)."""
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
-    orders = {epoch: _epoch_order(size, seed, epoch) for epoch in np.unique(positions // size).tolist()}
-    return np.array([orders[position // size][position % size] for position in positions.tolist()])
+    epochs = positions // size
+    rows = np.empty(batch_size, dtype=np.int64)
+    for epoch in np.unique(epochs).tolist():
+        rows[epochs == epoch] = _epoch_order(size, seed, epoch)[positions[epochs == epoch] % size]
+    return rows
 
 
 @lru_cache(maxsize=2)  # the epoch of the last step and the next one: a permutation of 12.8 M samples takes 0.8 s
@@ -166,23 +202,3 @@ class TokenTable:
 
     def pick(self, rows: np.ndarray, columns: np.ndarray) -> Tensor:
         return self._tokens[torch.from_numpy(self._starts[rows] + columns)]
-
-
-def _column(kind: str, counts_B: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Which text of each image is taken: its column, int64 [B]."""
-    match kind:
-        case "real":
-            return np.full(len(counts_B), REAL)
-        case "syn":
-            return rng.integers(REAL + 1, np.maximum(counts_B, REAL + 2))
-        case "any":
-            return rng.integers(counts_B)
-    raise ValueError(f"{kind!r} is no kind of texts")
-
-
-def _slices(img_NAE: np.ndarray, txt_NTE: np.ndarray, teachers: list[dict]):
-    start = 0
-    for teacher in teachers:
-        columns = slice(start, start + teacher["width"])
-        yield teacher["name"], (img_NAE[..., columns].copy(), txt_NTE[..., columns].copy(), teacher["logit_scale"])
-        start = columns.stop

@@ -1,4 +1,7 @@
-"""The contrastive loss of CLIP, and the objective `clip`. Shape suffixes: B pairs, D embedding width."""
+"""The contrastive loss of CLIP, and the objective `clip`.
+
+Shape suffixes: G pairs of all processes, B those of this one, D embedding width.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -7,16 +10,27 @@ from torch.nn.functional import cross_entropy
 from clipdr.batch import Embeddings
 
 
-def clip_loss(img_BD: Tensor, txt_BD: Tensor, scale: Tensor | float) -> Tensor:
-    """Symmetric cross-entropy over the batch's affinity matrix (CLIP, figure 3; L_CLIP of MobileCLIP's Eq. 2).
+def clip_loss(img_GD: Tensor, txt_GD: Tensor, scale: Tensor | float, rows: slice) -> Tensor:
+    """Symmetric cross-entropy over the affinity matrix (CLIP, figure 3; L_CLIP of MobileCLIP's Eq. 2).
+
+    The mean of what the processes get is the loss of the whole batch.
 
     Args:
-        img_BD, txt_BD: L2-normalised embeddings of matching pairs.
+        img_GD, txt_GD: L2-normalised embeddings of matching pairs.
         scale: 1 / temperature.
+        rows: the pairs whose loss is computed, against all of them.
     """
-    logits_BB = scale * img_BD @ txt_BD.T
-    labels_B = torch.arange(len(img_BD), device=img_BD.device)
-    return (cross_entropy(logits_BB, labels_B) + cross_entropy(logits_BB.T, labels_B)) / 2
+    labels_B = torch.arange(len(img_GD), device=img_GD.device)[rows]
+    i2t_BG, t2i_BG = affinities(img_GD, txt_GD, scale, rows)
+    return (cross_entropy(i2t_BG, labels_B) + cross_entropy(t2i_BG, labels_B)) / 2
+
+
+def affinities(img_GE: Tensor, txt_GE: Tensor, scale: Tensor | float, rows: slice) -> tuple[Tensor, Tensor]:
+    """Scaled similarities [B, G] of `rows`: images to texts, and texts to images."""
+    if len(range(*rows.indices(len(img_GE)))) == len(img_GE):  # one process: the second is the transpose of the first
+        i2t_GG = scale * img_GE @ txt_GE.T
+        return i2t_GG, i2t_GG.T
+    return scale * img_GE[rows] @ txt_GE.T, scale * txt_GE[rows] @ img_GE.T
 
 
 def teachers_of(settings: dict) -> list[str]:
@@ -31,7 +45,5 @@ class Objective(nn.Module):
         super().__init__()
 
     def forward(self, embeddings: Embeddings) -> dict[str, Tensor]:
-        img_BD = embeddings.images["image"]
-        return {
-            f"{kind}/clip": clip_loss(img_BD, txt_BD, embeddings.scale) for kind, txt_BD in embeddings.texts.items()
-        }
+        img_GD, scale, rows = embeddings.images["image"], embeddings.scale, embeddings.rows
+        return {f"{kind}/clip": clip_loss(img_GD, txt_GD, scale, rows) for kind, txt_GD in embeddings.texts.items()}

@@ -1,45 +1,20 @@
-"""The loss of multi-modal reinforced training (MobileCLIP, section 3, Eq. 2 and 3).
+"""The objective `reinforced`: multi-modal reinforced training (MobileCLIP, section 3, Eq. 2 and 3).
 
-Shape suffixes: B pairs, D student width, E width of one teacher.
+The paper's teachers each have a temperature of their own, and the targets are the mean of their probabilities. The
+published code can do otherwise, which `fidelity: released_code` repeats: without its flag
+`--distill-average-after-softmax` one softmax is taken of the teachers' mean affinities, and where features are gathered
+without `--local-loss` the targets from text to image are the softmaxed image-to-text matrix transposed, whose rows do not
+add up to one.
+
+Shape suffixes: G pairs of all processes, B those of this one, D student width, E width of one teacher.
 """
 
+import torch
 from torch import Tensor, nn
-from torch.nn.functional import log_softmax
+from torch.nn.functional import kl_div, log_softmax
 
-from clipdr.batch import Embeddings
-from clipdr.losses.clip import clip_loss
-
-Teacher = tuple[Tensor, Tensor, float]  # image embeddings [B, E], text embeddings [B, E], 1 / temperature
-
-
-def distillation_loss(img_BD: Tensor, txt_BD: Tensor, scale: Tensor | float, teachers: list[Teacher]) -> Tensor:
-    """L_Distill: KL from each teacher's affinity matrix to the student's, averaged over pairs, teachers and directions.
-
-    Each teacher has its own temperature. The mean of KL(P_k || Q) over teachers has the gradient of one cross-entropy
-    against the mean of the teachers' probabilities: averaged after the softmax, not before.
-
-    Args:
-        img_BD, txt_BD: L2-normalised student embeddings.
-        scale: the student's 1 / temperature.
-        teachers: per teacher, L2-normalised embeddings of the same pairs and 1 / temperature; at least one.
-
-    Raises:
-        ValueError: no teachers.
-    """
-    if not teachers:
-        raise ValueError("distillation needs at least one teacher")
-    image_to_text = _mean_kl(scale * img_BD @ txt_BD.T, [s * img_BE @ txt_BE.T for img_BE, txt_BE, s in teachers])
-    text_to_image = _mean_kl(scale * txt_BD @ img_BD.T, [s * txt_BE @ img_BE.T for img_BE, txt_BE, s in teachers])
-    return (image_to_text + text_to_image) / 2
-
-
-def _mean_kl(student_BB: Tensor, teachers_BB: list[Tensor]) -> Tensor:
-    student_BB = log_softmax(student_BB, dim=1)
-    kl = 0.0
-    for teacher_BB in teachers_BB:
-        teacher_BB = log_softmax(teacher_BB, dim=1)
-        kl = kl + (teacher_BB.exp() * (teacher_BB - student_BB)).sum(dim=1).mean()
-    return kl / len(teachers_BB)
+from clipdr.batch import Embeddings, Teacher
+from clipdr.losses.clip import affinities, clip_loss
 
 
 def teachers_of(settings: dict) -> list[str]:
@@ -50,20 +25,57 @@ def teachers_of(settings: dict) -> list[str]:
 class Objective(nn.Module):
     """Eq. 3: over the kinds of captions (real, synthetic), the sum of (1 - λ) L_CLIP + λ L_Distill (Eq. 2).
 
-    `settings` has `lambda`, in [0, 1], and `teachers`. At λ = 0 the teachers are not read, at λ = 1 the contrastive
-    loss is not computed.
+    `settings` has `lambda`, in [0, 1], `teachers` and `fidelity`. At λ = 0 the teachers are not read, at λ = 1 the
+    contrastive loss is not computed. L_Distill is the mean over the teachers, one part each.
     """
 
     def __init__(self, settings: dict) -> None:
         super().__init__()
-        self.lam = settings["lambda"]
+        self.lam, self.released_code = settings["lambda"], settings["fidelity"] == "released_code"
 
     def forward(self, embeddings: Embeddings) -> dict[str, Tensor]:
-        img_BD, scale, parts = embeddings.images["image"], embeddings.scale, {}
-        for kind, txt_BD in embeddings.texts.items():
+        img_GD, scale, rows, parts = embeddings.images["image"], embeddings.scale, embeddings.rows, {}
+        for kind, txt_GD in embeddings.texts.items():
             if self.lam < 1:
-                parts[f"{kind}/clip"] = (1 - self.lam) * clip_loss(img_BD, txt_BD, scale)
+                parts[f"{kind}/clip"] = (1 - self.lam) * clip_loss(img_GD, txt_GD, scale, rows)
             if self.lam > 0:
-                teachers = [(t.images["image"], t.texts[kind], t.scale) for t in embeddings.teachers.values()]
-                parts[f"{kind}/distill"] = self.lam * distillation_loss(img_BD, txt_BD, scale, teachers)
+                student = affinities(img_GD, txt_GD, scale, rows)
+                for name, loss in self._distill(student, embeddings.teachers, kind, rows).items():
+                    parts[f"{kind}/{name}"] = self.lam * loss
         return parts
+
+    def _distill(self, student, teachers: dict[str, Teacher], kind: str, rows: slice) -> dict[str, Tensor]:
+        if self.released_code:
+            return {"teachers": released_distillation(student, list(teachers.values()), kind, rows)}
+        targets = {name: affinities(t.images["image"], t.texts[kind], t.scale, rows) for name, t in teachers.items()}
+        return {name: distillation_loss(student, target) / len(targets) for name, target in targets.items()}
+
+
+def distillation_loss(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> Tensor:
+    """KL from a teacher's affinities to the student's, averaged over pairs and directions (L_Distill of Eq. 2).
+
+    The mean of KL(P_k || Q) over teachers has the gradient of one cross-entropy against the mean of the teachers'
+    probabilities: averaged after the softmax, not before.
+
+    Args:
+        student, teacher: affinities [B, G] from images to texts and from texts to images, see
+            `clipdr.losses.clip.affinities`.
+    """
+    return (_kl(student[0], log_softmax(teacher[0], dim=1)) + _kl(student[1], log_softmax(teacher[1], dim=1))) / 2
+
+
+def released_distillation(student: tuple[Tensor, Tensor], teachers: list[Teacher], kind: str, rows: slice) -> Tensor:
+    """As the published code without its flags: mean affinities before the softmax, text-to-image targets transposed."""
+    every = slice(None)
+    matrices_GG = [affinities(t.images["image"], t.texts[kind], t.scale, every)[0] for t in teachers]
+    target_GG = (sum(matrices_GG) / len(matrices_GG)).softmax(dim=1)
+    i2t = _cross_entropy(student[0], target_GG[rows])
+    return (i2t + _cross_entropy(student[1], target_GG.T[rows])) / 2
+
+
+def _kl(student_BG: Tensor, log_target_BG: Tensor) -> Tensor:
+    return kl_div(log_softmax(student_BG, dim=1), log_target_BG, reduction="batchmean", log_target=True)
+
+
+def _cross_entropy(student_BG: Tensor, target_BG: Tensor) -> Tensor:
+    return -(target_BG * torch.log_softmax(student_BG, dim=1)).sum(dim=1).mean()

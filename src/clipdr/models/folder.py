@@ -17,29 +17,34 @@ PUBLISHED = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
-def new_model(config: dict, tokenizer: Path, folder: Path, seed: int):
-    """Write a model folder without weights; returns its random model, in training mode, and its tokenizer.
+def write_folder(config: dict, tokenizer: Path, folder: Path) -> None:
+    """Make a model folder without weights.
 
     Args:
         config: `{"model_cfg": …, "preprocess_cfg": …}`, as `clipdr.model_files.load_models` gives it.
         tokenizer: folder with the tokenizer's files.
         folder: receives the configuration and the tokenizer.
-        seed: of the initial weights.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    for name in TOKENIZER:
+        if not (tokenizer / name).is_file():
+            raise UserError(f"{tokenizer / name} is missing; give the folder of a trained tokenizer")
+        shutil.copy(tokenizer / name, folder)
+
+
+def random_model(config: dict, seed: int, name: str):
+    """A model with random weights, in training mode; errors call it `name`."""
     import torch
 
     from clipdr.models.build import build
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    for name in TOKENIZER:
-        shutil.copy(tokenizer / name, folder)
     torch.manual_seed(seed)
-    return build(config, str(folder)), load_tokenizer(folder)
+    return build(config, name)
 
 
 def save_weights(model, folder: Path) -> None:
-    """Add the weights to a folder made by `new_model`."""
+    """Add the weights to a folder made by `write_folder`."""
     import torch
 
     torch.save(model.state_dict(), folder / WEIGHTS)

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from clipdr.data.augment import draw, replay
-from clipdr.data.samples import MANIFEST, decode_image, encode
+from clipdr.data.manifest import MANIFEST
+from clipdr.data.samples import decode_image, encode
 from clipdr.data.shards import write_shard
 from clipdr.data.subset import subset_samples
 from clipdr.errors import UserError
@@ -85,7 +86,7 @@ def reinforce(
             (folder / f"{shard}.partial").replace(folder / shard)
         manifest = {
             "samples": len(subset),
-            "shards": [shard for shard, _ in shards],
+            "shards": {shard: len(rows) for shard, rows in shards},
             "augmentation": augmentation,
             "teachers": [{"name": t.name, "width": t.width, "logit_scale": t.scale} for t in zoo],
         }

@@ -5,7 +5,6 @@ that come back. Everything random about step n is derived from (seed, n), never 
 that was killed and resumed ends with the same bytes as one that was not.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -13,145 +12,153 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from clipdr.batch import Batch, Embeddings
-from clipdr.data.views import step_rng
+from clipdr.data.draws import step_rng
 from clipdr.errors import UserError
-from clipdr.models.folder import preprocessing
-from clipdr.progress import log, progress
+from clipdr.progress import progress
+from clipdr.train import checkpoint
+from clipdr.train.parallel import World, mean, wait, wrap
+from clipdr.train.schedule import build_optimizer, learning_rate
+from clipdr.train.step import backward
+from clipdr.train.student import Student
+from clipdr.train.watch import Watch, agreement
 
-MAX_LOG_SCALE = math.log(100.0)  # CLIP clips the learned logit scale at 100
 SAVE_EVERY_SECONDS = 60.0
-
-
-class Student(nn.Module):
-    """All that trains: an open_clip model with a `logit_scale`, and the objective with its modules."""
-
-    def __init__(self, model: nn.Module, objective: nn.Module) -> None:
-        super().__init__()
-        self.model, self.objective = model, objective
-        _, self.mean, self.std = preprocessing(model)
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The named parts of the loss on a batch."""
-        images, texts, parts = self.embed(batch)
-        return self.objective(Embeddings(images, texts, self.model.logit_scale.exp(), batch.teachers)) | parts
-
-    def embed(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """Embeddings of the images and of the texts, and parts of the loss that are the model's own (here none)."""
-        images = {
-            name: self.model.encode_image(to_input(img, self.mean, self.std), normalize=True)
-            for name, img in batch.images.items()
-        }
-        txt_MD = self.model.encode_text(torch.cat(list(batch.texts.values())), normalize=True)
-        sizes = [len(tokens) for tokens in batch.texts.values()]
-        return images, dict(zip(batch.texts, txt_MD.split(sizes), strict=True)), {}
-
-
-def to_input(img_BCSS: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 [B, C, S, S] -> float32 model input, (x / 255 - mean) / std per channel."""
-    img = img_BCSS.float().div_(255.0)
-    return img.sub_(torch.tensor(mean)[:, None, None]).div_(torch.tensor(std)[:, None, None])
-
-
-def learning_rate(step: int, settings: dict) -> float:
-    """Linear warm-up over `warmup` steps, then a cosine from `lr` to `min_lr`."""
-    if step < settings["warmup"]:
-        return settings["lr"] * (step + 1) / settings["warmup"]
-    share = (step - settings["warmup"]) / max(settings["steps"] - settings["warmup"], 1)
-    return settings["min_lr"] + (settings["lr"] - settings["min_lr"]) * (1 + math.cos(math.pi * share)) / 2
-
-
-def build_optimizer(model: nn.Module, settings: dict) -> torch.optim.Optimizer:
-    """AdamW; no weight decay on biases, norms and the logit scale (every tensor of fewer than two dimensions)."""
-    weights = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": weights, "weight_decay": settings["weight_decay"]}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings["lr"], betas=tuple(settings["betas"]), fused=True)
+RECORDS_PER_RUN, LONGEST_GAP = 20, 50  # steps between two records: a 20th of a short run, 50 steps of a long one
+EXPLODED = 100.0  # times the loss of the first step
 
 
 def fit(
-    student: Student, batches: Callable[[int], Iterator[Batch]], settings: dict, what: str, folder: Path
-) -> list[dict]:
-    """Train for `settings["steps"]` steps and return the log records.
-
-    A record has step, loss, lr, logit_scale, grad_norm and each part of the loss by its name.
+    student: Student,
+    objective: nn.Module,
+    batches: Callable[[int], Iterator[Batch]],
+    settings: dict,
+    what: str,
+    folder: Path,
+    world: World,
+    tensorboard: Path | None = None,
+) -> nn.Module:
+    """Train for `settings["steps"]` steps; the model whose weights the run gives, in evaluation mode.
 
     Args:
-        batches: step -> the batches of that step and all later ones.
-        settings: steps, lr, min_lr, warmup, weight_decay, betas, grad_clip, seed.
-        what: name in the progress lines.
-        folder: holds `resume.pt` while training, so that a killed run goes on where it was last saved.
+        objective: a module as `clipdr.losses` describes.
+        batches: step -> this process's batches of that step and all later ones.
+        settings: as workflow/schemas/training.schema.yaml, with its defaults, and `seed`.
+        what: name in messages and progress lines.
+        folder: receives log.jsonl and the ladder, and holds the last checkpoint while training: a killed run goes on.
 
     Raises:
-        UserError: the loss is not finite.
+        UserError: the loss is not finite, or explodes; a checkpoint cannot be written.
     """
-    student.train()
-    optimizer = build_optimizer(student, settings)
-    start, records = _resume(folder, student, optimizer)
-    saved = time.monotonic()
-    every = max(settings["steps"] // 20, 1)
-    steps = zip(range(start, settings["steps"]), batches(start), strict=False)
-    for step, batch in progress(steps, f"{what}: steps", settings["steps"] - start):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, settings)
-        torch.manual_seed(int(step_rng(settings["seed"], step).integers(2**63)))  # for dropout, where a model has it
-        parts = student(batch)
-        loss = sum(parts.values())
-        if not torch.isfinite(loss):
-            raise UserError(_not_finite(what, step, batch, parts))
-        optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(student.parameters(), settings["grad_clip"])
-        optimizer.step()
-        with torch.no_grad():
-            student.model.logit_scale.clamp_(0, MAX_LOG_SCALE)
-        if (step + 1) % every == 0 or step + 1 == settings["steps"]:
-            scale = student.model.logit_scale.exp()
-            values = {"loss": loss, "logit_scale": scale, "grad_norm": norm, **parts}
-            records.append({"step": step + 1, "lr": round(learning_rate(step, settings), 6)} | _rounded(values))
-        if time.monotonic() - saved > SAVE_EVERY_SECONDS:
-            _save(folder, student, optimizer, step + 1, records)
+    student, objective = student.to(world.device).train(), objective.to(world.device).train()
+    optimizer = build_optimizer(nn.ModuleList([student, objective]), settings)
+    ema = _ema(student.model, settings["ema"])
+    guard = Guard(what, folder)
+    parts = {"model": student.model, "objective": objective, "optimizer": optimizer, "guard": guard}
+    parts |= {"ema": ema} if ema else {}
+    start = checkpoint.resume(folder, parts)
+    watch = Watch(folder, start, settings["batch_size"], tensorboard) if world.first else None
+    run = (wrap(student, world), wrap(objective, world))
+    ladder, saved = checkpoint.ladder_steps(settings["steps"], settings["ladder"]), time.monotonic()
+    for step, batch in progress(
+        _timed(batches(start), start, settings["steps"], watch), what, settings["steps"] - start
+    ):
+        values, seen = _step(*run, optimizer, batch, step, settings, guard, world)
+        if ema:
+            ema.update_parameters(student.model)
+        done = step + 1
+        if done % _gap(settings["steps"]) == 0 or done == settings["steps"]:
+            record = _record(values, seen, world)
+            if watch:
+                watch.record(done, record, world.device)
+        if world.first and done in ladder:
+            checkpoint.keep(folder, ema.module if ema else student.model, done)
+        if world.first and time.monotonic() - saved > SAVE_EVERY_SECONDS:
+            checkpoint.save(folder, parts, done)
             saved = time.monotonic()
-    student.eval()
-    return records
+    wait(world)
+    return (ema.module if ema else student.model).eval()
 
 
-def _rounded(values: dict[str, Tensor]) -> dict[str, float]:
-    return {name: round(value.item(), 6) for name, value in values.items()}
+def _step(student, objective, optimizer, batch: Batch, step: int, settings: dict, guard: "Guard", world: World):
+    """One optimizer step; the values that are logged, and what the objective saw."""
+    lr = learning_rate(step, settings)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    seed = int(step_rng(settings["seed"], step).integers(2**62)) + world.rank * settings["batch_size"]
+    optimizer.zero_grad()
+    batch = batch.map(lambda tensor: tensor.to(world.device, non_blocking=True))
+    parts, seen = backward(student, objective, batch, settings["piece_size"], seed, world)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, settings["grad_clip"])
+    guard.check(parts, norm, batch, step)
+    optimizer.step()
+    scale = getattr(student, "module", student).model.logit_scale
+    with torch.no_grad():
+        scale.clamp_(0, math.log(settings["max_logit_scale"]))
+    loss = sum(parts.values())
+    return {"loss": loss, **parts, "lr": torch.tensor(lr), "logit_scale": scale.exp(), "grad_norm": norm}, seen
 
 
-def _not_finite(what: str, step: int, batch: Batch, parts: dict[str, Tensor]) -> str:
-    bad = [name for name, part in parts.items() if not torch.isfinite(part)]
-    stored = [
-        name
-        for name, teacher in batch.teachers.items()
-        if not _all_finite([*teacher.images.values(), *teacher.texts.values()])
-    ]
-    start = (
-        f"{what}: {', '.join(bad)} of the loss is not finite at step {step} (first uids {', '.join(batch.uids[:3])})"
-    )
-    if stored:
-        return f"{start}: the stored embeddings of teacher {stored[0]!r} are not; reinforce the dataset again"
-    return f"{start}; lower `lr` or raise `warmup`"
+class Guard:
+    """Stops a run whose loss is no number, or a hundred times that of its first step."""
+
+    def __init__(self, what: str, folder: Path) -> None:
+        self.what, self.folder, self.first = what, folder, None
+
+    def check(self, parts: dict[str, Tensor], norm: Tensor, batch: Batch, step: int) -> None:
+        """Raises UserError that names step, uids, the likely cause, and the last good checkpoint."""
+        loss = float(sum(parts.values()))
+        self.first = loss if self.first is None else self.first
+        if math.isfinite(loss) and math.isfinite(norm) and loss <= EXPLODED * max(self.first, 1.0):
+            return
+        bad = [name for name, part in parts.items() if not torch.isfinite(part)] or [
+            f"loss {loss:g}, gradient {norm:g}"
+        ]
+        last = self.folder / checkpoint.RESUME
+        raise UserError(
+            f"{self.what}: at step {step} {', '.join(bad)} is not finite, or exploded from {self.first:g}; {_cause(batch)}. "
+            f"Images of the batch: {', '.join(batch.uids)}. The last good checkpoint is "
+            f"{last if last.is_file() else 'none'}"
+        )
+
+    def state_dict(self) -> dict:
+        return {"first": self.first}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.first = state["first"]
 
 
-def _all_finite(tensors: list[Tensor]) -> bool:
-    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+def _cause(batch: Batch) -> str:
+    for name, teacher in batch.teachers.items():
+        for emb in [*teacher.images.values(), *teacher.texts.values()]:
+            if not torch.isfinite(emb).all():
+                return f"the stored embeddings of teacher {name!r} are not finite: reinforce the dataset again"
+    return "lower `lr` or raise `warmup`"
 
 
-def _save(folder: Path, student: Student, optimizer: torch.optim.Optimizer, step: int, records: list) -> None:
-    state = {"student": student.state_dict(), "optimizer": optimizer.state_dict()}
-    torch.save(state | {"step": step, "log": json.dumps(records)}, folder / "resume.pt.partial")
-    (folder / "resume.pt.partial").replace(folder / "resume.pt")
+def _record(values: dict[str, Tensor], seen: Embeddings, world: World) -> dict[str, float]:
+    """Losses and agreement are means over the processes; the rest is the same in all."""
+    values = {name: float(value) for name, value in values.items()} | agreement(seen)
+    averaged = mean(torch.tensor(list(values.values()), dtype=torch.float64, device="cpu"), world)
+    return dict(zip(values, averaged.tolist(), strict=True))
 
 
-def _resume(folder: Path, student: Student, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:
-    (folder / "resume.pt.partial").unlink(missing_ok=True)  # of a process that was killed while it saved
-    if not (folder / "resume.pt").is_file():
-        return 0, []
-    state = torch.load(folder / "resume.pt", weights_only=True)
-    student.load_state_dict(state["student"])
-    optimizer.load_state_dict(state["optimizer"])
-    log.info("resumed at step %d", state["step"])
-    return state["step"], json.loads(state["log"])
+def _gap(steps: int) -> int:
+    return min(max(steps // RECORDS_PER_RUN, 1), LONGEST_GAP)
+
+
+def _ema(model: nn.Module, decay: float) -> AveragedModel | None:
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
+
+
+def _timed(batches: Iterator[Batch], start: int, steps: int, watch: Watch | None) -> Iterator[tuple[int, Batch]]:
+    """Steps and their batches; the watch learns how long they were waited for."""
+    for step in range(start, steps):
+        began = time.monotonic()
+        batch = next(batches)
+        if watch:
+            watch.waited += time.monotonic() - began
+        yield step, batch

@@ -3,17 +3,19 @@
 import json
 from pathlib import Path
 
-import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
-from clipdr.batch import Batch
-from clipdr.data.views import TokenTable, view_batches
+from clipdr.data.views import ViewBatches
 from clipdr.files import finished, resumable_dir, sha256, sha256_file
 from clipdr.fingerprint import own
 from clipdr.losses.clip import Objective
-from clipdr.models.folder import new_model, preprocessing, save_weights
+from clipdr.models.folder import load_tokenizer, preprocessing, random_model, save_weights, write_folder
 from clipdr.progress import log
-from clipdr.train.loop import Student, fit, to_input
+from clipdr.train import checkpoint
+from clipdr.train.loop import fit
+from clipdr.train.parallel import join
+from clipdr.train.student import Student
 from clipdr.zoo.data import pool_views
 
 
@@ -21,8 +23,8 @@ def train_member(settings: dict, pool: Path, tokenizer: Path, output: Path) -> N
     """Train one member of the zoo and save it as a model folder with a `log.jsonl`.
 
     Args:
-        settings: `config` (the model's; one with a `multimodal_cfg` is a captioner), steps, batch_size, lr, …, seed and
-            `augmentation` (views, crop_scale, num_ops, magnitude, seed).
+        settings: `config` (the model's; one with a `multimodal_cfg` is a captioner), `augmentation` (views, crop_scale,
+            num_ops, magnitude, seed), `seed`, and the keys of workflow/schemas/training.schema.yaml.
         pool: folder of the pool's shards.
         tokenizer: folder with the tokenizer's files.
         output: the model folder.
@@ -33,26 +35,23 @@ def train_member(settings: dict, pool: Path, tokenizer: Path, output: Path) -> N
         log.info("%s was finished by another process", output)
         return
     with resumable_dir(output, token) as folder:
-        model, tokenize = new_model(settings["config"], tokenizer, folder, settings["seed"])
+        write_folder(settings["config"], tokenizer, folder)
+        model = random_model(settings["config"], settings["seed"], str(folder))
         views = pool_views(pool, {**settings["augmentation"], "image_size": preprocessing(model)[0]})
-        tokens = TokenTable(tokenize.cut, views.texts)
-
-        def batches(start: int):
-            return view_batches(views, tokens, ["any"], settings["batch_size"], settings["seed"], start)
-
-        student = (Captioner if "multimodal_cfg" in settings["config"]["model_cfg"] else Student)(model, Objective({}))
-        records = fit(student, batches, settings, output.parent.name, folder)
-        save_weights(model, folder)
-        (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-        (folder / "resume.pt").unlink(missing_ok=True)
+        source = ViewBatches(views, load_tokenizer(folder).cut, ["any"], settings["batch_size"], settings["seed"])
+        student = (Captioner if "multimodal_cfg" in settings["config"]["model_cfg"] else Student)(model, settings)
+        world = join(settings["device"], settings["processes"])
+        save_weights(fit(student, Objective({}), source.batches, settings, output.parent.name, folder, world), folder)
+        (folder / checkpoint.RESUME).unlink(missing_ok=True)
 
 
 class Captioner(Student):
-    """A CoCa, which has a part of its own: the cross-entropy of each next token of the caption."""
+    """A CoCa, which has a part of the loss of its own: the cross-entropy of each next token of the caption."""
 
-    def embed(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        (name, img), (kind, tokens) = *batch.images.items(), *batch.texts.items()
-        out = self.model(to_input(img, self.mean, self.std), tokens)
-        logits, pad = out["logits"].transpose(1, 2), self.model.pad_id
-        caption = torch.nn.functional.cross_entropy(logits, out["labels"], ignore_index=pad)
+    def embed(
+        self, images: dict[str, Tensor], texts: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        (name, img), (kind, tokens) = *images.items(), *texts.items()
+        out = self.model(img, tokens)
+        caption = cross_entropy(out["logits"].transpose(1, 2), out["labels"], ignore_index=self.model.pad_id)
         return {name: out["image_features"]}, {kind: out["text_features"]}, {"caption": caption}

@@ -1,0 +1,206 @@
+"""Reinforced shards read as a stream: nothing is held that grows with the dataset.
+
+The readers are the workers of all processes; of each epoch's order of the shards every reader has a section of its own,
+of equal length but for one sample, so that each sample is seen once whatever the number of processes and workers.
+Within its section a reader shuffles blocks of `shuffle_buffer` samples. All of this is known from the manifest and the
+seed before a byte is read, so a resumed run goes straight to its place. Reader r makes the batches of the steps r,
+r + workers, … of its process; the order of samples depends on the number of readers.
+
+Shape suffixes: A views, B batch of this process, C channels, S side, E teacher width.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from clipdr.batch import Batch, Teacher
+from clipdr.data.augment import replay
+from clipdr.data.draws import EPOCH, draws, text_of, view_of
+from clipdr.data.manifest import read_manifest, read_whole_shard
+from clipdr.data.samples import Sample, decode, slices
+from clipdr.errors import UserError
+
+BLOCK = 2  # a stream of randomness beside those of clipdr.data.draws
+
+
+@dataclass(frozen=True)
+class Order:
+    """In which order the samples of the shards are read: pure functions of the manifest and the seed.
+
+    Attributes:
+        shards: file name -> number of samples.
+        readers: how many read, all workers of all processes.
+        buffer: samples of a block that is shuffled.
+    """
+
+    shards: dict[str, int]
+    seed: int
+    readers: int
+    buffer: int
+
+    def epoch(self, epoch: int) -> list[str]:
+        """All shards in an order of their own."""
+        names = list(self.shards)
+        return [names[i] for i in np.random.default_rng([self.seed, EPOCH, epoch]).permutation(len(names))]
+
+    def section(self, reader: int) -> range:
+        """Positions in each epoch that belong to a reader."""
+        total = sum(self.shards.values())
+        return range(total * reader // self.readers, total * (reader + 1) // self.readers)
+
+    def blocks(self, reader: int, skip: int) -> Iterator[tuple[int, range, np.ndarray]]:
+        """(epoch, positions, places within them in the order in which they are given), from the `skip`-th sample on."""
+        section = self.section(reader)
+        first, skip = divmod(skip, len(section))
+        for epoch in count(first):
+            for number in range(skip // self.buffer, -(-len(section) // self.buffer)):
+                block = section[number * self.buffer : (number + 1) * self.buffer]
+                order = np.random.default_rng([self.seed, BLOCK, epoch, reader, number]).permutation(len(block))
+                yield epoch, block, order[max(skip - number * self.buffer, 0) :]
+            skip = 0
+
+
+class ShardBatches:
+    """Batches from shards, as `clipdr.data.views.ViewBatches` gives them from memory.
+
+    Args:
+        reinforced: folder of shards and manifest.
+        size: side of the student's images, px.
+        tokenizer: list of str -> int64 tokens.
+        kinds: of texts, see `clipdr.data.draws.text_of`.
+        teachers: those whose embeddings are kept.
+        batch_size: of all processes together.
+        seed: of the order and of all that is drawn.
+        workers: processes that read for this one; 0 reads in this one.
+        buffer: samples that each worker holds and shuffles.
+        rank, world: this process and how many there are.
+
+    Raises:
+        UserError: a teacher that the dataset lacks, or fewer shards than readers.
+    """
+
+    def __init__(
+        self,
+        reinforced: Path,
+        size: int,
+        tokenizer,
+        kinds: list[str],
+        teachers: list[str],
+        batch_size: int,
+        seed: int,
+        workers: int,
+        buffer: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.reinforced, self.size, self.tokenizer = reinforced, size, tokenizer
+        self.kinds, self.teachers, self.batch_size, self.seed = kinds, teachers, batch_size, seed
+        self.workers, self.rank, self.world = workers, rank, world
+        self.manifest = read_manifest(reinforced)
+        self.scales = {teacher["name"]: teacher["logit_scale"] for teacher in self.manifest["teachers"]}
+        if missing := [name for name in teachers if name not in self.scales]:
+            raise UserError(
+                f"{reinforced} has no embeddings of teacher {missing[0]!r}; it has {', '.join(self.scales) or 'none'}: "
+                "reinforce the dataset with all teachers of the scale"
+            )
+        readers = max(workers, 1) * world
+        if len(self.manifest["shards"]) < readers:
+            raise UserError(
+                f"{reinforced} has {len(self.manifest['shards'])} shards, fewer than {world} processes with "
+                f"{max(workers, 1)} workers each; lower `training.workers` or `training.processes`, "
+                "or write smaller shards"
+            )
+        self.order = Order(self.manifest["shards"], seed, readers, buffer)
+        share = batch_size // world
+        self.mine = slice(rank * share, (rank + 1) * share)
+
+    def __len__(self) -> int:
+        return self.manifest["samples"]
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """Batches of step `start` and all later ones, of this process."""
+        loader = torch.utils.data.DataLoader(
+            _Worker(self, start),
+            batch_size=None,
+            num_workers=self.workers,
+            multiprocessing_context=_context(self.workers),
+        )
+        yield from loader
+
+    def read(self, start: int, worker: int) -> Iterator[Batch]:
+        """Batches of the steps that a worker makes: every `workers`-th from `start` + `worker` on."""
+        workers = max(self.workers, 1)
+        first, share = start + worker, self.mine.stop - self.mine.start
+        samples = self._samples(self.rank * workers + first % workers, first // workers * share)
+        for step in count(first, workers):
+            yield self._batch(list(islice(samples, share)), draws(self.seed, step, self.batch_size)[self.mine])
+
+    def _samples(self, reader: int, skip: int) -> Iterator[Sample]:
+        """The reader's samples in their order, from the `skip`-th on."""
+        raw, at = iter(()), None  # the open epoch and the position in it
+        for epoch, block, places in self.order.blocks(reader, skip):
+            if at != (epoch, block.start):
+                raw = self._raw(epoch, block.start)
+            held = list(islice(raw, len(block)))
+            at = (epoch, block.stop)
+            for place in places:
+                yield decode(held[place])
+
+    def _raw(self, epoch: int, position: int) -> Iterator[dict]:
+        """The samples of an epoch as they lie in their shards, from a position on."""
+        for shard in self.order.epoch(epoch):
+            number = self.manifest["shards"][shard]
+            if position < number:
+                yield from islice(read_whole_shard(self.reinforced, shard, self.manifest), position, None)
+            position = max(position - number, 0)
+
+    def _batch(self, samples: list[Sample], draws_B3: np.ndarray) -> Batch:
+        texts = [[sample.caption, *sample.synthetic] for sample in samples]
+        counts = np.array([len(row) for row in texts])
+        if counts.min() < 2 and set(self.kinds) & {"syn", "real-or-syn"}:
+            bare = samples[int(counts.argmin())].uid
+            raise UserError(f"{self.reinforced}: sample {bare} has no synthetic captions; caption the dataset first")
+        view = view_of(draws_B3, np.array([len(sample.augmentations) for sample in samples]))
+        columns = {kind: text_of(kind, draws_B3, counts) for kind in self.kinds}
+        views = [
+            np.asarray(replay(sample.image, sample.augmentations[a], self.size)).transpose(2, 0, 1)
+            for sample, a in zip(samples, view, strict=True)
+        ]
+        emb = [slices(sample, self.manifest["teachers"], self.teachers) for sample in samples]
+        return Batch(
+            [sample.uid for sample in samples],
+            {"image": torch.from_numpy(np.stack(views))},
+            {
+                kind: self.tokenizer([row[t] for row, t in zip(texts, column, strict=True)])
+                for kind, column in columns.items()
+            },
+            {
+                name: Teacher(
+                    {"image": torch.stack([one[name][0][a] for one, a in zip(emb, view, strict=True)])},
+                    {
+                        kind: torch.stack([one[name][1][t] for one, t in zip(emb, column, strict=True)])
+                        for kind, column in columns.items()
+                    },
+                    self.scales[name],
+                )
+                for name in self.teachers
+            },
+        )
+
+
+class _Worker(torch.utils.data.IterableDataset):
+    def __init__(self, batches: ShardBatches, start: int) -> None:
+        self.batches, self.start = batches, start
+
+    def __iter__(self) -> Iterator[Batch]:
+        info = torch.utils.data.get_worker_info()
+        yield from self.batches.read(self.start, info.id if info else 0)
+
+
+def _context(workers: int) -> str | None:
+    """Workers are forked: they share what is loaded, and inherit the tokenizer as it is."""
+    return "fork" if workers else None

@@ -1,0 +1,74 @@
+"""What a killed run goes on from, and the weights that are kept on the way.
+
+Everything random is derived from seed and step, and so is the place in the data: the step is all there is to say of them.
+Files are written beside their place and renamed, so that each is whole or not there.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from clipdr.errors import UserError
+from clipdr.progress import log
+
+RESUME = "resume.pt"
+LADDER = "ladder"
+
+
+def save(folder: Path, state: dict[str, object], step: int) -> None:
+    """Write the state of all parts that have one, by name, as the last checkpoint."""
+    states = {name: part.state_dict() for name, part in state.items()}
+    _write(folder / RESUME, {**states, "step": step})
+
+
+def resume(folder: Path, state: dict[str, object]) -> int:
+    """Give each part the state of the last checkpoint; its step, 0 if there is none.
+
+    Raises:
+        UserError: the file is no checkpoint of these parts.
+    """
+    path = folder / RESUME
+    if not path.is_file():
+        return 0
+    try:
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        for name, part in state.items():
+            part.load_state_dict(saved[name])
+        step = saved["step"]
+    except Exception as error:  # pickle's own, torch's and those of a state that does not fit
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is no checkpoint of this run ({reason}); delete it to train from the start") from None
+    log.info("resumed at step %d", step)
+    return step
+
+
+def ladder_steps(steps: int, rungs: int) -> list[int]:
+    """`rungs` evenly spaced steps before the last."""
+    return [round(steps * (n + 1) / (rungs + 1)) for n in range(rungs)]
+
+
+def ladder_file(folder: Path, step: int) -> Path:
+    """Weights of a model folder after `step` steps."""
+    return folder / LADDER / f"{step:07d}.pt"
+
+
+def keep(folder: Path, model: nn.Module, step: int) -> None:
+    """Write weights that stay."""
+    path = ladder_file(folder, step)
+    path.parent.mkdir(exist_ok=True)
+    _write(path, model.state_dict())
+
+
+def _write(path: Path, content: object) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        torch.save(content, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into RuntimeError
+        partial.unlink(missing_ok=True)
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} cannot be written ({reason}); make room, then give the same command again: it goes on from the last "
+            "checkpoint"
+        ) from error
