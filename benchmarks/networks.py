@@ -22,8 +22,8 @@ NOISE = 0.03
 
 def forms(name: str) -> dict:
     """Form -> network in evaluation mode. open_clip has no MobileCLIP-S0."""
-    from clipdr.models.fold import reparameterize
     from clipdr.deploy.probe import training_network
+    from clipdr.models.fold import reparameterize
 
     ours = training_network(name)
     found = {OURS: reparameterize(ours), TRAINING: ours}

@@ -32,13 +32,13 @@ def main(reinforced: Path, views_dir: Path, run: Path) -> None:
     cli.set_threads(1)
     import torch
 
-    from clipdr.losses.clip import clip_loss
-    from clipdr.models.folder import load_tokenizer
-    from clipdr.models.load import load_model
     from clipdr.data.augment import replay
     from clipdr.data.samples import decode
     from clipdr.data.shards import read_shard
     from clipdr.data.views import load_views, to_input
+    from clipdr.losses.clip import clip_loss
+    from clipdr.models.folder import load_tokenizer
+    from clipdr.models.load import load_model
 
     views, rng = load_views(views_dir, []), np.random.default_rng(0)
     manifest = json.loads((reinforced / "manifest.json").read_text())

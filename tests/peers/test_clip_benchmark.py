@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from clipdr.data.shards import write_shard
 from clipdr.errors import UserError
 from clipdr.evaluate.suite import evaluate_suite
-from clipdr.data.shards import write_shard
 
 CONFIG = {
     "model_cfg": {

@@ -11,8 +11,8 @@ from randomise import randomise
 from torch import nn
 from torch.nn.functional import pad
 
-from clipdr.models.create import create_model
 from clipdr.models.build import build
+from clipdr.models.create import create_model
 from clipdr.models.registry import configuration
 
 TIMM = {"MobileCLIP-S0": "fastvit_mci0", "MobileCLIP-S1": "fastvit_mci1", "MobileCLIP-S2": "fastvit_mci2"}

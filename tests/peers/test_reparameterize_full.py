@@ -13,9 +13,9 @@ from randomise import distance, randomise
 from timm.utils import reparameterize_model
 from torch.nn.functional import normalize
 
+from clipdr.models.build import build
 from clipdr.models.fold import reparameterize
 from clipdr.models.folder import preprocessing
-from clipdr.models.build import build
 from clipdr.models.registry import configuration
 
 pytestmark = pytest.mark.slow

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from clipdr import model_files
-from clipdr.errors import UserError
-from clipdr.deploy import __main__ as command
+from clipdr.deploy import __main__ as deploy
 from clipdr.deploy import counts
+from clipdr.errors import UserError
+from clipdr.models import __main__ as models
 from clipdr.models import registry
 from clipdr.models.build import build
 from clipdr.report.networks import read_counts
@@ -156,8 +157,8 @@ def test_an_unknown_name_is_met_with_the_nearest():
         counts.count("mini-studnet")
 
 
-def run(monkeypatch, *words: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["clipdr.models", *words])
+def run(monkeypatch, *words: str, command=deploy) -> None:
+    monkeypatch.setattr(sys, "argv", ["clipdr", *words])
     command.main()
 
 
@@ -177,10 +178,6 @@ def test_models_may_be_named_and_files_asked_for(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize(
     "module, function, words, expected",
     [
-        (
-            *("clipdr.models.create", "import_weights"),
-            *("import --model a --pretrained b.pt --output c", ("a", "b.pt", "c")),
-        ),
         ("clipdr.deploy.export", "export", "export --model a --output c", ("a", "c", "None")),
         ("clipdr.deploy.export", "export", "export --model a --pretrained b.pt --output c", ("a", "c", "b.pt")),
         ("clipdr.deploy.latency", "measure", "latency --model a --export e --output o", ("a", "e", "o", "1", "100")),
@@ -194,10 +191,25 @@ def test_commands_hand_their_arguments_on(module, function, words, expected, mon
     assert calls == [expected]
 
 
-@pytest.mark.parametrize("words", ["", "counts", "import", "export", "latency"])
-def test_help_ends_with_an_example_that_parses(words, monkeypatch, capsys):
+def example(monkeypatch, capsys, *words: str, command=deploy) -> list[str]:
+    """The words of the command with which `--help` ends."""
     with pytest.raises(SystemExit) as stop:
-        run(monkeypatch, *words.split(), "--help")
+        run(monkeypatch, *words, "--help", command=command)
     assert stop.value.code == 0
-    example = capsys.readouterr().out.strip().splitlines()[-1].split()
-    assert example[:3] == ["python", "-m", "clipdr.models"] and callable(command._arguments(example[3:]).run)
+    return capsys.readouterr().out.strip().splitlines()[-1].split()
+
+
+@pytest.mark.parametrize("words", ["", "counts", "export", "latency"])
+def test_help_ends_with_an_example_that_parses(words, monkeypatch, capsys):
+    found = example(monkeypatch, capsys, *words.split())
+    assert found[:3] == ["python", "-m", "clipdr.deploy"] and callable(deploy._arguments(found[3:]).run)
+
+
+def test_the_example_of_importing_weights_imports_them(monkeypatch, capsys):
+    found = example(monkeypatch, capsys, command=models)
+    assert found[:3] == ["python", "-m", "clipdr.models"]
+    calls = []
+    stand_in = SimpleNamespace(import_weights=lambda *args: calls.append(tuple(map(str, args))))
+    monkeypatch.setitem(sys.modules, "clipdr.models.create", stand_in)
+    run(monkeypatch, *found[3:], command=models)
+    assert calls == [("MobileCLIP-S0", "mobileclip_s0.pt", "published/mobileclip_s0")]

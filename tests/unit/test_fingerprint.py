@@ -129,6 +129,51 @@ def test_changed_code_anywhere_in_the_closure_changes_the_fingerprint(root, file
     assert fingerprint("pkg.train", root) == before
 
 
+RAISES = """
+def check(n, error=None):
+    if n < 0:
+        raise ValueError("negative")
+    if n > 9:
+        raise UserError(f"{n} is large, {n - 9} too large") from None
+    if n == 5:
+        raise UserError("five") from error
+    return "between"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"negative"', '"below zero"'),
+        ('f"{n} is large, {n - 9} too large"', 'f"{n}: at most 9"'),
+        ('f"{n} is large, {n - 9} too large"', '"too large"'),
+        ('"five"', '"no five " "please"'),
+    ],
+)
+def test_another_wording_of_an_error_changes_nothing(root, old, new):
+    write(root, "report.py", RAISES)
+    before = fingerprint("pkg.report", root)
+    edit(root, "report.py", old, new)
+    assert fingerprint("pkg.report", root) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("ValueError", "TypeError"),
+        ("from None", "from error"),
+        ("n > 9", "n > 8"),
+        ('raise ValueError("negative")', 'return "negative"'),
+        ('"between"', '"inside"'),
+    ],
+)
+def test_another_error_or_a_text_that_is_no_error_counts(root, old, new):
+    write(root, "report.py", RAISES)
+    before = fingerprint("pkg.report", root)
+    edit(root, "report.py", old, new)
+    assert fingerprint("pkg.report", root) != before
+
+
 def test_a_text_that_is_no_docstring_counts(root):
     edit(root, "losses/contrastive.py", "TEMPERATURE = 0.07", "def f():\n    return 'a'")
     before = fingerprint("pkg.train", root)
@@ -173,7 +218,9 @@ def test_the_closure_covers_what_python_really_imports():
 @pytest.mark.parametrize(
     ("module", "others"),
     [
-        ("clipdr.train.run", ["clipdr.models.create", "clipdr.model_files", "clipdr.evaluate"]),
+        # Objectives are imported by name; the rule `train` fingerprints that of the run.
+        ("clipdr.train.run", ["clipdr.models.create", "clipdr.models.weights", "clipdr.losses.reinforced"]),
+        ("clipdr.train.run", ["clipdr.cli", "clipdr.model_files", "clipdr.evaluate"]),
         ("clipdr.zoo.train", ["clipdr.models.create", "clipdr.losses.reinforced"]),
         ("clipdr.deploy.export", ["clipdr.config", "clipdr.experiments", "clipdr.deploy.counts"]),
         ("clipdr.deploy.latency", ["clipdr.config", "clipdr.models.create"]),

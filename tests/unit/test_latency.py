@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from clipdr.errors import UserError
 from clipdr.deploy import latency
+from clipdr.errors import UserError
 
 NAME = "mini-mct-2"
 

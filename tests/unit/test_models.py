@@ -8,9 +8,10 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from small import new_model
 
 from clipdr.model_files import load_models
-from clipdr.models.folder import load_tokenizer, new_model, preprocessing, save_weights
+from clipdr.models.folder import load_tokenizer, preprocessing, save_weights
 from clipdr.models.load import load_model
 
 REPO = Path(__file__).parents[2]

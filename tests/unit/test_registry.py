@@ -14,11 +14,10 @@ from torchvision.transforms import v2
 from clipdr.errors import UserError
 from clipdr.model_files import load_models
 from clipdr.models import registry
-from clipdr.models.create import create_model
+from clipdr.models.build import build
+from clipdr.models.create import create_model, import_weights
 from clipdr.models.folder import preprocessing
 from clipdr.models.load import load_model
-from clipdr.models.build import build
-from clipdr.models.create import import_weights
 from clipdr.models.registry import configuration, open_clip_name
 
 REPO = Path(__file__).parents[2]
@@ -372,7 +371,9 @@ def test_texts_that_do_not_fit(s0, caplog):
 
 
 def test_tokens_of_a_miniature_are_its_own(mini, tokenizer, tmp_path):
-    from clipdr.models.folder import load_tokenizer, new_model
+    from small import new_model
+
+    from clipdr.models.folder import load_tokenizer
 
     new_model(configuration("mini-vit-mct"), tokenizer, tmp_path, 0)
     texts = ["red apple", "OLD tram, at night"]

@@ -8,8 +8,8 @@ import torch
 from randomise import BATCH_NORMS, distance, randomise
 from torch import nn
 
-from clipdr.models.fold import reparameterize
 from clipdr.models.build import build
+from clipdr.models.fold import reparameterize
 from clipdr.models.registry import configuration
 
 # Name -> the tower with something to fold.

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from clipdr.errors import UserError
-from clipdr.models.fold import reparameterize
 from clipdr.models.build import build
+from clipdr.models.fold import reparameterize
 from clipdr.models.weights import load_pretrained
 
 

@@ -28,7 +28,7 @@ LEGEND = (
 
 
 def count(name: str) -> dict:
-    """Counts of one model, in the form of results/models/counts.json.
+    """Counts of one model, in the form of results/networks/counts.json.
 
     Args:
         name: of config/models or of open_clip.

@@ -201,13 +201,8 @@ def check_onnx(path: Path, input_name: str, inputs: list[Tensor], outputs: list[
     }
 
 
-def write_coreml(
-    program: torch.export.ExportedProgram, input_name: str, path: Path, what: str, precision: str = "float16"
-) -> None:
-    """A Core ML package for the paper's iOS 17, float32 outside; errors call the tower `what`.
-
-    `precision` of weights and arithmetic may also be "float32", in which a conversion can be compared with torch.
-    """
+def write_coreml(program: torch.export.ExportedProgram, input_name: str, path: Path, what: str) -> None:
+    """A Core ML package for the paper's iOS 17, float16 inside and float32 outside; errors call the tower `what`."""
     import coremltools as ct
     import numpy as np
 
@@ -221,7 +216,7 @@ def write_coreml(
                 outputs=[ct.TensorType(OUTPUT, dtype=np.float32)],
                 convert_to="mlprogram",
                 minimum_deployment_target=ct.target.iOS17,
-                compute_precision=ct.precision(precision),
+                compute_precision=ct.precision.FLOAT16,
                 skip_model_load=True,
             )
     except (NotImplementedError, ValueError, RuntimeError) as error:

@@ -98,7 +98,7 @@ def _tokenizer(name: str, text_cfg: dict, folder: Path | None):
         if folder is None:
             raise UserError(
                 f"{name}: its tokenizer is trained on the pool, not published; give the folder, for instance "
-                "tokenizer='results/zoo/emoji/tokenizer'"
+                "tokenizer='results/tokenizer/<pool>/tokenizer'"
             )
         for file in TOKENIZER:  # without them transformers would ask the Hub for a repository of that name
             if not (Path(folder) / file).is_file():
