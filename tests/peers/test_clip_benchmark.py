@@ -87,7 +87,7 @@ def _write(folder, annotations, classes=None, extension="webp"):
 
 
 def _evaluate(model_dir, tasks, *entries, batch_size=16, threads=1):
-    return evaluate_suite(model_dir, tasks, {"tasks": list(entries)}, batch_size, threads)
+    return evaluate_suite(model_dir, tasks, {"tasks": list(entries), "batch_size": batch_size}, threads)
 
 
 def _clip_benchmark(model_dir, folder, retrieval=False):
@@ -252,27 +252,17 @@ def test_a_broken_folder_is_one_line_that_names_the_place(model_dir, broken, nam
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"kind": "multilabel"}, "kind multilabel"),
-        ({"main_metric": "acc5"}, "main_metric acc5"),
-        ({"key": "tiny/other"}, "no such task folder for tiny/other"),
-    ],
-)
-def test_a_broken_suite_names_the_task(model_dir, tasks, change, message):
-    with pytest.raises(UserError, match=message):
-        _evaluate(model_dir, tasks, {**CLASSIFY, **change})
-    with pytest.raises(UserError, match="tiny/val stands there twice"):
-        _evaluate(model_dir, tasks, CLASSIFY, CLASSIFY)
+def test_a_task_without_a_folder_is_named(model_dir, tasks):
+    with pytest.raises(UserError, match="no such task folder for tiny/other"):
+        _evaluate(model_dir, tasks, {**CLASSIFY, "key": "tiny/other"})
 
 
 def test_the_command_writes_sorted_records_and_no_nan(model_dir, tasks, tmp_path, monkeypatch):
     from clipdr.evaluate.__main__ import main
 
-    suite, output = tmp_path / "suite.yaml", tmp_path / "new" / "eval.jsonl"
-    suite.write_text(json.dumps({"tasks": [FEW, RETRIEVE]}))
-    arguments = {"--model": model_dir, "--tasks": tasks, "--suite": suite, "--output": output, "--batch-size": 8}
+    settings, output = tmp_path / "settings.json", tmp_path / "new" / "eval.jsonl"
+    settings.write_text(json.dumps({"tasks": [FEW, RETRIEVE], "batch_size": 8}))
+    arguments = {"--model": model_dir, "--tasks": tasks, "--settings": settings, "--output": output}
     monkeypatch.setattr("sys.argv", ["evaluate", *(str(x) for pair in arguments.items() for x in pair)])
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     main()

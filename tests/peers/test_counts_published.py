@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch import nn
 
 from clipdr.deploy.counts import count
+from clipdr.schema import load_yaml
 
-EXPERIMENTS = Path(__file__).parents[2] / "config/experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "config/experiments/mobileclip"
 COLUMNS = {"Params img (M)": "image", "Params txt (M)": "text"}
 # The paper gives all ViT-B and EVA02 the image tower of B/16, and RN50 the projection of a text to 512 instead of 1024.
 DIFFERENT = {("ViT-B-32", "image"), ("ViT-B-32-256", "image"), ("EVA02-B-16", "image"), ("RN50", "text")}
@@ -26,7 +26,7 @@ def published() -> list[tuple[str, str, float]]:
     """(network, tower, millions of parameters) of Tables 5 and 7."""
     found = []
     for table in ("table5", "table7"):
-        for row in yaml.safe_load((EXPERIMENTS / f"{table}.yaml").read_text(encoding="utf-8"))["rows"]:
+        for row in load_yaml(EXPERIMENTS / f"{table}.yaml")["rows"]:
             values = row.get("published") or {}
             found += [(row["network"], COLUMNS[c], values[c]) for c in COLUMNS if "network" in row and values.get(c)]
     return sorted(set(found))
