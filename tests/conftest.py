@@ -76,8 +76,9 @@ def captioner_config():
 def teachers(tmp_path_factory, tokenizer):
     """Two random teachers that differ in width, input size, normalisation and temperature."""
     import torch
+    from small import new_model
 
-    from clipdr.models.folder import new_model, save_weights
+    from clipdr.models.folder import save_weights
 
     folders = []
     for seed, (name, config) in enumerate(
@@ -105,8 +106,8 @@ def exported(tmp_path_factory):
 @pytest.fixture(scope="session")
 def pool(tmp_path_factory):
     """(folder, index) of six random images of odd sizes in two shards."""
-    from clipdr.files import sha256
     from clipdr.data.shards import shard_name, write_shard
+    from clipdr.files import sha256
 
     folder, random = tmp_path_factory.mktemp("pool"), np.random.default_rng(0)
     samples, rows = [], []
@@ -149,7 +150,8 @@ def reinforced(tmp_path_factory, pool, captions, teachers, augmentation):
     from clipdr.reinforce.embed import reinforce
 
     folder = tmp_path_factory.mktemp("reinforced") / "all"
-    reinforce(*pool, captions, teachers, augmentation, folder)
+    settings = {"augmentation": augmentation, "teachers": [path.name for path in teachers]}
+    reinforce(*pool, captions, teachers, settings, folder)
     return folder
 
 

@@ -233,7 +233,8 @@ def _check_recipe(training: Mapping, where: str) -> None:
         raise UserError(f"{where}.constant is {training['constant']}; after the warm-up at most {rest} steps are left")
     if training["batch_size"] % training["processes"]:
         raise UserError(
-            f"{where}.batch_size is {training['batch_size']}; it must be a multiple of processes ({training['processes']})"
+            f"{where}.batch_size is {training['batch_size']}; it must be a multiple of processes "
+            f"({training['processes']})"
         )
 
 

@@ -211,20 +211,21 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
     reinforced = _reinforced(scale, models, dataset, data["augmentation"])
     if settings["training"]["source"] == "stream":
         return artifact(
-            "runs", _slug(settings, words), settings, reinforced=reinforced, tokenizer=tokenizer(scale), **inputs
+            "runs", _slug(settings, objectives), settings, reinforced=reinforced, tokenizer=tokenizer(scale), **inputs
         )
     side = config["model_cfg"]["vision_cfg"]["image_size"]
     views = artifact(
         "views", f"{dataset['name']}-{data['augmentation']}-{side}px", {"size": side}, reinforced=reinforced
     )
-    return artifact("runs", _slug(settings, words), settings, views=views, tokenizer=tokenizer(scale), **inputs)
+    return artifact("runs", _slug(settings, objectives), settings, views=views, tokenizer=tokenizer(scale), **inputs)
 
 
-def _slug(settings: Mapping, words: Mapping) -> str:
-    said = [key for key in settings["objective"] if key in words["objective"]]  # not what the schema adds
+def _slug(settings: Mapping, objectives: Mapping[str, dict]) -> str:
+    schema = objectives[settings["objective"]["name"]]["properties"]
     objective = [
-        f"{'' if isinstance(settings['objective'][key], str | list) else key}{_text(settings['objective'][key])}"
-        for key in said
+        f"{'' if isinstance(value, str | list) else key}{_text(value)}"
+        for key, value in settings["objective"].items()
+        if value != schema[key].get("default")  # whether it was said or not: equal settings have one name
     ]
     data = settings["data"]
     return "_".join(

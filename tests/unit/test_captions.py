@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from small import new_model
 
 from clipdr.errors import UserError
-from clipdr.models.folder import new_model, preprocessing, save_weights
+from clipdr.models.folder import preprocessing, save_weights
 from clipdr.models.load import load_model
 from clipdr.reinforce import captions as stage
 from clipdr.reinforce.captions import caption, describe, generate

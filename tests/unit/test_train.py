@@ -1,327 +1,387 @@
-"""The training loop against formulas and open_clip; runs that were killed against runs that were not."""
+"""Runs as a whole: what they write, what they read, and runs that were killed against runs that were not."""
 
 import json
-import math
+import os
 import shutil
+import signal
+from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
 import torch
-import yaml
+from small import in_processes, new_model
 
+import clipdr.losses.reinforced  # noqa: F401
+from clipdr import losses
+from clipdr.data.views import load_views, save_views
 from clipdr.errors import UserError
-from clipdr.models.folder import load_tokenizer, new_model
+from clipdr.models.folder import load_tokenizer
 from clipdr.models.load import load_model
-from clipdr.train import loop, run
-from clipdr.train.loop import build_optimizer, epoch_batch, fit, learning_rate
-from clipdr.train.run import student_loss, train
-from clipdr.data.views import TokenTable, load_views
+from clipdr.schema import defaults
+from clipdr.train import loop
+from clipdr.train.run import train
+from clipdr.train.watch import OF_THE_MACHINE, read_log
 from clipdr.zoo.tokenizer import train_tokenizer
-from clipdr.zoo.train import _captioner_loss, train_member
+from clipdr.zoo.train import Captioner, train_member
 
-FILES = {
-    *("settings.yaml", "log.jsonl", "checkpoint.pt", "model/open_clip_config.json"),
-    *("model/open_clip_pytorch_model.bin", "model/tokenizer.json"),
-    *("model/tokenizer_config.json", "model/special_tokens_map.json"),
-}
+WEIGHTS = "open_clip_pytorch_model.bin"
+FILES = {"log.jsonl", ".token", "open_clip_config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json"}
+FILES |= {"special_tokens_map.json"}
+
+
+def run_settings(model_config: dict) -> dict:
+    """A run of eight steps whose batches cross the borders of epochs: four pairs of six."""
+    training = {"steps": 8, "batch_size": 4, "lr": 0.01, "min_lr": 0.0, "warmup": 2, "weight_decay": 0.1}
+    training |= {"betas": [0.9, 0.95], "grad_clip": 1.0}
+    return {
+        "model": {"name": "tiny", "config": model_config},
+        "data": {"dataset": "all", "augmentation": "strong", "captions": ["real", "syn"]},
+        "objective": {"name": "reinforced", "lambda": 0.7, "teachers": ["small", "large"], "fidelity": "paper"},
+        "training": defaults("training") | training,
+        "seed": 0,
+    }
 
 
 @pytest.fixture()
 def settings(model_config):
-    """A run of eight steps whose batches cross the borders of epochs: four pairs of six."""
-    training = {"steps": 8, "batch_size": 4, "lr": 0.01, "min_lr": 0.0, "warmup": 2, "weight_decay": 0.1}
-    training |= {"betas": [0.9, 0.95], "grad_clip": 1.0}
-    settings = {"model": "tiny", "model_config": model_config, "captions": ["real", "syn"], "lambda": 0.7, "seed": 0}
-    return settings | {"teachers": ["small", "large"], "training": training}
+    return run_settings(model_config)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, model_config, views_dir, tokenizer):
     """A finished run of `settings`."""
-    output = tmp_path_factory.mktemp("runs") / "run"
-    train(settings.__wrapped__(model_config), views_dir, tokenizer, output)
+    output = tmp_path_factory.mktemp("runs") / "model"
+    train(run_settings(model_config), views_dir, tokenizer, output)
     return output
 
 
-def _bytes(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def weights(folder: Path) -> dict:
+    return torch.load(folder / WEIGHTS, weights_only=True)
 
 
-def _weights(folder):
-    return torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
+def same(first: Path, second: Path) -> bool:
+    """Whether two runs ended alike: weights to the bit, and what they logged but for this machine's pace."""
+    a, b = weights(first), weights(second)
+    logs = [
+        [{k: v for k, v in record.items() if k not in OF_THE_MACHINE} for record in read_log(folder / "log.jsonl")]
+        for folder in (first, second)
+    ]
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) and logs[0] == logs[1]
 
 
-def _same(first: dict, second: dict) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+def killed_at(monkeypatch, call: int) -> list:
+    """Ctrl-C at the given call of the objective; the list of calls."""
+    calls, forward = [], losses.reinforced.Objective.forward
 
-
-@pytest.mark.parametrize("size, batch_size", [(6, 4), (10, 3), (5, 5), (3, 8), (7, 20)])
-def test_epochs_are_permutations_and_batches_cross_their_borders(size, batch_size):
-    steps = 3 * size  # whole epochs
-    stream = np.concatenate([epoch_batch(size, batch_size, 0, step) for step in range(steps)])
-    assert all(len(epoch_batch(size, batch_size, 0, step)) == batch_size for step in range(3))
-    epochs = stream.reshape(-1, size)
-    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(size), (len(epochs), 1)))
-    assert len({tuple(epoch) for epoch in epochs}) > 1  # each in its own order
-
-
-def test_batches_depend_on_seed_and_step_only():
-    first = [epoch_batch(50, 8, 0, step) for step in range(10)]
-    again = [epoch_batch(50, 8, 0, step) for step in reversed(range(10))][::-1]
-    np.testing.assert_array_equal(first, again)
-    assert (np.array(first) != np.array([epoch_batch(50, 8, 1, step) for step in range(10)])).any()
-
-
-def test_learning_rate_is_the_formula():
-    settings = {"steps": 100, "lr": 0.5, "min_lr": 0.1, "warmup": 10}
-    rates = [learning_rate(step, settings) for step in range(101)]
-    assert rates[0] == pytest.approx(0.05) and rates[9] == rates[10] == pytest.approx(0.5)
-    assert rates[55] == pytest.approx(0.3)  # half way down the cosine
-    assert rates[100] == pytest.approx(0.1)
-    for step in range(10, 101):
-        expected = 0.1 + 0.4 * math.cos((step - 10) / 90 * math.pi / 2) ** 2  # (1 + cos 2x) / 2 = cos² x
-        assert rates[step] == pytest.approx(expected)
-    assert learning_rate(0, settings | {"warmup": 0}) == 0.5
-    assert learning_rate(99, settings | {"warmup": 100}) == 0.5
-
-
-def test_learning_rate_equals_open_clips():
-    """open_clip's training loop, apart from `min_lr`: its schedule ends at 0."""
-    scheduler = pytest.importorskip("open_clip_train.scheduler")
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    theirs = scheduler.cosine_lr(optimizer, 0.5, 10, 100)
-    for step in range(100):
-        theirs(step)
-        ours = learning_rate(step, {"steps": 100, "lr": 0.5, "min_lr": 0.0, "warmup": 10})
-        assert ours == pytest.approx(optimizer.param_groups[0]["lr"])
-
-
-def test_weight_decay_spares_what_open_clip_spares(model_config, tokenizer, tmp_path):
-    model, _ = new_model(model_config, tokenizer, tmp_path, 0)
-    optimizer = build_optimizer(model, {"weight_decay": 0.2, "lr": 0.5, "betas": [0.8, 0.9]})
-    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    assert len(decay) == sum(len(group["params"]) for group in optimizer.param_groups) == len([*model.parameters()])
-    for name, p in model.named_parameters():
-        spared = p.ndim < 2 or any(word in name for word in ("bn", "ln", "bias", "logit_scale"))  # open_clip's rule
-        assert decay[id(p)] == (0.0 if spared else 0.2), name
-    assert all((g["lr"], g["betas"]) == (0.5, (0.8, 0.9)) for g in optimizer.param_groups)
-
-
-def test_train_writes_the_contract(finished, settings):
-    files = _bytes(finished)
-    assert files.keys() == FILES
-    assert yaml.safe_load(files["settings.yaml"]) == settings
-    records = [json.loads(line) for line in files["log.jsonl"].splitlines()]
-    assert [record["step"] for record in records] == list(range(1, 9))
-    assert records[0].keys() == {"step", "loss", "lr", "logit_scale", "grad_norm"}
-    assert [record["lr"] for record in records] == pytest.approx(
-        [learning_rate(step, settings["training"]) for step in range(8)], abs=1e-6
-    )
-    checkpoint = torch.load(finished / "checkpoint.pt", weights_only=True)
-    assert checkpoint.keys() == {"model", "step"} and checkpoint["step"] == 8
-    assert _same(checkpoint["model"], torch.load(finished / "model/open_clip_pytorch_model.bin", weights_only=True))
-
-
-def test_same_settings_give_the_same_bytes(finished, settings, views_dir, tokenizer, tmp_path):
-    torch.manual_seed(123)  # what was drawn before must not matter
-    train(settings, views_dir, tokenizer, tmp_path / "run")
-    assert _bytes(tmp_path / "run") == _bytes(finished)
-
-
-@pytest.mark.parametrize(
-    "change", [{"lambda": 0.2}, {"seed": 1}, {"captions": ["real"]}, {"teachers": ["small"]}], ids=str
-)
-def test_other_settings_give_other_weights(change, finished, settings, views_dir, tokenizer, tmp_path):
-    train({**settings, **change}, views_dir, tokenizer, tmp_path / "run")
-    assert not _same(_weights(tmp_path / "run"), _weights(finished))
-
-
-def _kill_at(monkeypatch, call: int):
-    """Ctrl-C at the given call of the loss; returns the list of calls."""
-    calls, loss = [], run.reinforced_loss
-
-    def killed(*args):
+    def interrupted(self, embeddings):
         calls.append(1)
         if len(calls) == call:
             raise KeyboardInterrupt
-        return loss(*args)
+        return forward(self, embeddings)
 
-    monkeypatch.setattr(run, "reinforced_loss", killed)
+    monkeypatch.setattr(losses.reinforced.Objective, "forward", interrupted)
     return calls
 
 
-@pytest.mark.parametrize("step", [2, 5, 8])
-def test_a_killed_run_ends_with_the_bytes_of_one_that_was_not(
-    step, finished, settings, views_dir, tokenizer, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", -1)
-    calls = _kill_at(monkeypatch, step)
-    with pytest.raises(KeyboardInterrupt):
-        train(settings, views_dir, tokenizer, tmp_path / "run")
-    assert [path.name for path in tmp_path.iterdir()] == [".run.partial"]
-    torch.manual_seed(99)
-    train(settings, views_dir, tokenizer, tmp_path / "run")
-    assert len(calls) == 9  # eight steps, and the one that was killed
-    assert _bytes(tmp_path / "run") == _bytes(finished)
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+def test_a_run_writes_a_model_folder_and_its_log(finished, settings):
+    assert {path.name for path in finished.iterdir()} == FILES
+    records = read_log(finished / "log.jsonl")
+    assert [record["step"] for record in records] == list(range(1, 9))
+    assert [record["samples"] for record in records] == list(range(4, 33, 4))
+    parts = {f"{kind}/{part}" for kind in ("real", "syn") for part in ("clip", "small", "large")}
+    agreements = {f"agreement/{kind}/{teacher}" for kind in ("real", "syn") for teacher in ("small", "large")}
+    named = {"step", "samples", "loss", "lr", "logit_scale", "grad_norm", *OF_THE_MACHINE}
+    assert records[0].keys() == parts | agreements | named
+    for record in records:
+        assert record["loss"] == pytest.approx(sum(record[part] for part in parts), abs=1e-5)
+        assert all(0 <= record[name] <= 1 for name in agreements)
+    assert records[0]["lr"] == pytest.approx(0.005) and records[7]["lr"] < 0.001
 
 
-def test_a_save_that_was_cut_leaves_nothing(finished, settings, views_dir, tokenizer, tmp_path, monkeypatch):
-    _kill_at(monkeypatch, 3)
-    with pytest.raises(KeyboardInterrupt):
-        train(settings, views_dir, tokenizer, tmp_path / "run")
-    monkeypatch.undo()
-    (tmp_path / ".run.partial" / "resume.pt.partial").write_bytes(b"half a checkpoint")
-    train(settings, views_dir, tokenizer, tmp_path / "run")
-    assert _bytes(tmp_path / "run") == _bytes(finished)
+def test_same_settings_give_the_same_weights(finished, settings, views_dir, tokenizer, tmp_path):
+    torch.manual_seed(123)  # what was drawn before must not matter
+    train(settings, views_dir, tokenizer, tmp_path / "model")
+    assert same(tmp_path / "model", finished)
 
 
 @pytest.mark.parametrize(
-    "what", ["settings", "tokenizer", "texts.json", "images.npy", "small.image.npy", "large.text.npy"]
+    "part, key, value",
+    [
+        ("objective", "lambda", 0.2),
+        ("objective", "teachers", ["small"]),
+        ("objective", "fidelity", "released_code"),
+        ("data", "captions", ["real"]),
+        ("data", "captions", ["real-or-syn"]),
+    ],
 )
+def test_other_settings_give_other_weights(part, key, value, finished, settings, views_dir, tokenizer, tmp_path):
+    train({**settings, part: {**settings[part], key: value}}, views_dir, tokenizer, tmp_path / "model")
+    assert not same(tmp_path / "model", finished)
+
+
+@pytest.mark.parametrize("step", [2, 8])
+def test_a_run_that_was_interrupted_ends_like_one_that_was_not(
+    step, finished, settings, views_dir, tokenizer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", -1)
+    calls = killed_at(monkeypatch, step)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, views_dir, tokenizer, tmp_path / "model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".model.lock", ".model.partial"]
+    torch.manual_seed(99)
+    train(settings, views_dir, tokenizer, tmp_path / "model")
+    assert len(calls) == 9  # eight steps, and the one that was interrupted
+    assert same(tmp_path / "model", finished)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("source", ["memory", "stream"])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_kill_9_then_the_same_command_again(
+    source, processes, settings, views_dir, reinforced, tokenizer, tmp_path, monkeypatch
+):
+    """Killed in the third step, again in the second after that, then let go on: as if nothing had happened."""
+    settings["training"] |= {"source": source, "processes": processes, "shuffle_buffer": 2, "ema": 0.5}
+    data = {"memory": views_dir, "stream": reinforced}[source]
+    monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", -1)
+    forward = losses.reinforced.Objective.forward
+
+    def run(folder: Path, dies_at: int) -> list[int]:
+        calls = []
+
+        def killed(self, embeddings):
+            calls.append(1)
+            if len(calls) == dies_at and os.environ.get("RANK", "0") == "0":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return forward(self, embeddings)
+
+        monkeypatch.setattr(losses.reinforced.Objective, "forward", killed)
+        return in_processes(processes, lambda: train(settings, data, tokenizer, folder))
+
+    assert run(tmp_path / "killed", 3)[0] == run(tmp_path / "killed", 2)[0] == -signal.SIGKILL
+    assert run(tmp_path / "killed", 0) == run(tmp_path / "whole", 0) == [0] * processes
+    assert same(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_a_checkpoint_that_was_cut_leaves_nothing(finished, settings, views_dir, tokenizer, tmp_path, monkeypatch):
+    killed_at(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, views_dir, tokenizer, tmp_path / "model")
+    monkeypatch.undo()
+    (tmp_path / ".model.partial" / "resume.pt.partial").write_bytes(b"half a checkpoint")
+    with (tmp_path / ".model.partial/log.jsonl").open("a") as log:
+        log.write('{"step": 3, "lo')
+    train(settings, views_dir, tokenizer, tmp_path / "model")
+    assert same(tmp_path / "model", finished)
+    assert {path.name for path in (tmp_path / "model").iterdir()} == FILES
+
+
+@pytest.mark.parametrize("what", ["settings", "tokenizer", "views"])
 def test_a_killed_run_starts_again_when_its_inputs_changed(
     what, finished, settings, views_dir, tokenizer, tmp_path, monkeypatch
 ):
-    views, before, words = shutil.copytree(views_dir, tmp_path / "views"), settings, tokenizer
+    views, before, words = views_dir, settings, tokenizer
     if what == "settings":
-        before = {**settings, "lambda": 0.1}
+        before = {**settings, "objective": {**settings["objective"], "lambda": 0.1}}
     elif what == "tokenizer":
         words = tmp_path / "tokenizer"
         words.mkdir()
         train_tokenizer(["other words"], 300, words)
-    elif what == "texts.json":
-        texts = json.loads((views / what).read_text())
-        (views / what).write_text(json.dumps([["rose", *row[1:]] for row in texts]))
     else:
-        np.save(views / what, np.load(views / what)[::-1])
+        other, views = load_views(views_dir, ["small", "large"]), tmp_path / "views"
+        other.texts[0][0] = "rose"
+        views.mkdir()
+        save_views(other, views)
     monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", -1)
-    _kill_at(monkeypatch, 6)
+    killed_at(monkeypatch, 6)
     with pytest.raises(KeyboardInterrupt):
-        train(before, views, words, tmp_path / "run")
+        train(before, views, words, tmp_path / "model")
     monkeypatch.undo()
-    train(settings, views_dir, tokenizer, tmp_path / "run")
-    assert _bytes(tmp_path / "run") == _bytes(finished)
+    train(settings, views_dir, tokenizer, tmp_path / "model")
+    assert same(tmp_path / "model", finished)
 
 
-def test_a_loss_that_is_not_finite_leaves_nothing(settings, views_dir, tokenizer, tmp_path, monkeypatch):
-    loss = run.reinforced_loss
-    monkeypatch.setattr(run, "reinforced_loss", lambda *args: loss(*args) * math.inf)
-    with pytest.raises(UserError, match="run: the loss is inf at step 0.*lower"):
-        train(settings, views_dir, tokenizer, tmp_path / "run")
-    assert not list(tmp_path.iterdir())
+def test_a_full_disk_keeps_the_last_checkpoint(finished, settings, views_dir, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", -1)
+    saves, write = [], torch.save
+
+    def full(content, path):
+        saves.append(path)
+        if len(saves) == 4:
+            Path(path).write_bytes(b"as much as there was room for")
+            raise OSError(28, "No space left on device")
+        write(content, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="resume.pt cannot be written.*No space left.*same command again"):
+        train(settings, views_dir, tokenizer, tmp_path / "model")
+    monkeypatch.undo()
+    calls = killed_at(monkeypatch, 0)
+    train(settings, views_dir, tokenizer, tmp_path / "model")
+    assert len(calls) == 5  # of eight steps, three were saved
+    assert same(tmp_path / "model", finished)
 
 
-def test_the_logit_scale_stays_below_100(model_config, tokenizer, tmp_path):
-    model, _ = new_model(model_config, tokenizer, tmp_path, 0)
-    settings = {"steps": 12, "lr": 1.0, "min_lr": 1.0, "warmup": 0, "weight_decay": 0, "betas": [0.9, 0.9]}
-    fit(model, lambda step: -model.logit_scale, settings | {"grad_clip": 1.0, "seed": 0}, "test", tmp_path)
-    assert model.logit_scale.exp().item() == pytest.approx(100, rel=1e-5)
+def test_a_second_process_leaves_the_first_ones_work_alone(settings, views_dir, tokenizer, tmp_path, monkeypatch):
+    """Other settings, the same folder, while the first is at work: refused, and the first ends as if alone."""
+    forward, refused = losses.reinforced.Objective.forward, []
+
+    def meanwhile(self, embeddings):
+        if not refused:
+            refused.append(1)
+            with pytest.raises(UserError, match=f"is being made by process {os.getpid()}; wait"):
+                train({**settings, "seed": 1}, views_dir, tokenizer, tmp_path / "model")
+        return forward(self, embeddings)
+
+    monkeypatch.setattr(losses.reinforced.Objective, "forward", meanwhile)
+    train(settings, views_dir, tokenizer, tmp_path / "model")
+    assert refused and (tmp_path / "model" / WEIGHTS).is_file()
+
+
+def test_what_an_orphan_has_finished_is_kept(finished, settings, views_dir, tokenizer, tmp_path, monkeypatch):
+    run = shutil.copytree(finished, tmp_path / "model")
+    calls = killed_at(monkeypatch, 1)
+    train(settings, views_dir, tokenizer, run)
+    assert not calls and same(run, finished)
+    with pytest.raises(UserError, match="is not empty"):
+        train({**settings, "seed": 1}, views_dir, tokenizer, run)
+
+
+def test_a_loss_that_is_no_number_names_step_images_and_last_checkpoint(
+    settings, views_dir, tokenizer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", -1)
+    forward, calls = losses.reinforced.Objective.forward, []
+
+    def broken(self, embeddings):
+        calls.append(1)
+        parts = forward(self, embeddings)
+        return parts | {"real/clip": parts["real/clip"] * (float("inf") if len(calls) == 3 else 1)}
+
+    monkeypatch.setattr(losses.reinforced.Objective, "forward", broken)
+    with pytest.raises(
+        UserError, match="at step 2 real/clip is not finite.*lower `lr`.*resume.pt. Images of the batch"
+    ):
+        train(settings, views_dir, tokenizer, tmp_path / "model")
+    assert torch.load(tmp_path / ".model.partial/resume.pt", weights_only=True)["step"] == 2
+    monkeypatch.undo()
+    train(settings, views_dir, tokenizer, tmp_path / "model")  # it goes on
+
+
+def test_stored_embeddings_that_are_no_numbers_are_blamed(settings, views_dir, tokenizer, tmp_path):
+    views = shutil.copytree(views_dir, tmp_path / "views")
+    emb = np.load(views / "large.text.npy")
+    emb[:] = np.nan
+    np.save(views / "large.text.npy", emb)
+    with pytest.raises(UserError, match="at step 0 .*large.*stored embeddings of teacher 'large' are not finite"):
+        train(settings, views, tokenizer, tmp_path / "model")
+
+
+def test_a_ladder_keeps_weights_on_the_way(settings, views_dir, tokenizer, tmp_path):
+    settings["training"]["ladder"] = 3
+    train(settings, views_dir, tokenizer, tmp_path / "model")
+    assert sorted(path.name for path in (tmp_path / "model/ladder").iterdir()) == [
+        "0000002.pt", "0000004.pt", "0000006.pt"
+    ]  # fmt: skip
+    early = torch.load(tmp_path / "model/ladder/0000002.pt", weights_only=True)
+    assert early.keys() == weights(tmp_path / "model").keys()
+    assert not torch.equal(early["visual.proj"], weights(tmp_path / "model")["visual.proj"])
+
+
+def test_a_run_starts_from_another_ones_weights(finished, settings, views_dir, tokenizer, tmp_path, model_config):
+    settings["training"] |= {"steps": 1, "lr": 1e-12, "warmup": 0}
+    train(settings, views_dir, tokenizer, tmp_path / "model", init=finished)
+    start, end = weights(finished), weights(tmp_path / "model")
+    assert all(torch.allclose(start[name], end[name], atol=1e-9) for name in start)
+    wider = json.loads(json.dumps(model_config))
+    wider["model_cfg"]["embed_dim"] = 8
+    other = {**settings, "model": {"name": "wider", "config": wider}}
+    with pytest.raises(UserError, match="is another model than the one to train"):
+        train(other, views_dir, tokenizer, tmp_path / "other", init=finished)
 
 
 def test_open_clip_loads_a_run_by_its_folder(finished, views_dir):
-    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{finished / 'model'}")
-    ours = load_model(finished / "model")
-    assert _same(model.state_dict(), _weights(finished)) and _same(ours.state_dict(), _weights(finished))
-    tokens = open_clip.get_tokenizer(f"local-dir:{finished / 'model'}")(["a red apple"])
-    assert torch.equal(tokens, load_tokenizer(finished / "model")(["a red apple"]))
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{finished}")
+    ours, expected = load_model(finished), weights(finished)
+    for state in (model.state_dict(), ours.state_dict()):
+        assert all(torch.equal(state[name], expected[name]) for name in expected)
+    tokens = open_clip.get_tokenizer(f"local-dir:{finished}")(["a red apple"])
+    assert torch.equal(tokens, load_tokenizer(finished)(["a red apple"]))
     img = torch.from_numpy(np.load(views_dir / "images.npy")[0]).float() / 255
     with torch.no_grad():
         assert torch.equal(model.eval().encode_image(img), ours.encode_image(img))
-        assert torch.equal(model.encode_text(tokens), ours.encode_text(tokens))
 
 
-@pytest.mark.parametrize("missing", ["open_clip_config.json", "open_clip_pytorch_model.bin"])
+@pytest.mark.parametrize("missing", ["open_clip_config.json", WEIGHTS])
 def test_a_model_without_its_files_is_not_loaded_with_random_weights(finished, tmp_path, missing):
-    folder = shutil.copytree(finished / "model", tmp_path / "model")
+    folder = shutil.copytree(finished, tmp_path / "model")
     (folder / missing).unlink()
     with pytest.raises(UserError, match=f"{missing} is missing"):
         load_model(folder)
 
 
 def test_a_run_without_teachers_does_not_need_them(settings, views_dir, tokenizer, tmp_path):
-    """λ = 0 with teachers named, with none named, and with none on disk: the same weights."""
     bare = shutil.copytree(views_dir, tmp_path / "bare")
     for path in bare.glob("*.*.npy"):
         path.unlink()
-    (bare / "teachers.json").write_text("{}")
-    plain = {**settings, "lambda": 0.0}
-    train(plain, views_dir, tokenizer, tmp_path / "named")
-    train({**plain, "teachers": []}, views_dir, tokenizer, tmp_path / "none")
-    train({**plain, "teachers": []}, bare, tokenizer, tmp_path / "off")
-    assert _same(_weights(tmp_path / "named"), _weights(tmp_path / "none"))
-    assert _bytes(tmp_path / "none") == _bytes(tmp_path / "off")
+    plain = {**settings, "objective": {"name": "reinforced", "lambda": 0.0, "fidelity": "paper"}}
+    train(plain, bare, tokenizer, tmp_path / "model")
+    train(plain, views_dir, tokenizer, tmp_path / "stored")
+    assert same(tmp_path / "model", tmp_path / "stored")
+    train({**plain, "objective": {"name": "clip"}}, bare, tokenizer, tmp_path / "clip")
+    assert same(tmp_path / "model", tmp_path / "clip")  # λ = 0 is CLIP's loss
 
 
-def test_what_the_views_lack(settings, views_dir, tokenizer, tmp_path):
-    with pytest.raises(UserError, match="no embeddings of teacher 'huge'"):
-        train({**settings, "teachers": ["huge"]}, views_dir, tokenizer, tmp_path / "run")
-    real = shutil.copytree(views_dir, tmp_path / "real")
-    texts = json.loads((real / "texts.json").read_text())
-    (real / "texts.json").write_text(json.dumps([row[:1] for row in texts]))
-    with pytest.raises(UserError, match="no synthetic captions"):
-        train(settings, real, tokenizer, tmp_path / "run")
-    assert not (tmp_path / "run").exists() and not (tmp_path / ".run.partial").exists()
+def bare_captions(views: Path) -> None:
+    texts = json.loads((views / "texts.json").read_text())
+    (views / "texts.json").write_text(json.dumps([row[:1] for row in texts]))
 
 
-def test_a_step_reads_matching_views_captions_and_embeddings(settings, views_dir, tokenizer, tmp_path, monkeypatch):
-    """Every tensor that reaches the loss belongs to the same image, view and caption, found again by its content."""
-    model, tokenize = new_model(settings["model_config"], tokenizer, tmp_path, 0)
-    views = load_views(views_dir, ["small", "large"])
-    images, texts, seen = [], [], []
-    encode_image, encode_text = model.encode_image, model.encode_text
-    monkeypatch.setattr(model, "encode_image", lambda x, normalize: (images.append(x), encode_image(x, normalize))[1])
-    monkeypatch.setattr(model, "encode_text", lambda x, normalize: (texts.append(x), encode_text(x, normalize))[1])
-    monkeypatch.setattr(run, "reinforced_loss", lambda *args: seen.append(args))
-    loss_at = student_loss(model, views, TokenTable(tokenize, views.texts), settings)
-    for step in range(3):
-        loss_at(step)
-    columns = set()
-    for img, tokens, (img_BD, texts_BD, _, lam, teachers) in zip(images, texts, seen, strict=True):
-        assert lam == 0.7 and len(texts_BD) == len(teachers) == 2 and img_BD.shape == texts_BD[0].shape == (4, 16)
-        for b in range(4):
-            pixels = (img[b] * 255).round().numpy()
-            [(row, view)] = np.argwhere((views.img_NACSS == pixels).all(axis=(2, 3, 4)))
-            for batch in range(2):
-                options = tokenize(views.texts[row])
-                column = next(t for t in range(3) if torch.equal(options[t], tokens[batch * 4 + b]))
-                assert (column == 0) == (batch == 0)  # the real batch comes first
-                columns.add(column)
-                for name, (t_img, t_txt, scale) in zip(views.teachers, teachers[batch], strict=True):
-                    np.testing.assert_array_equal(t_img[b], views.teachers[name][0][row, view])
-                    np.testing.assert_array_equal(t_txt[b], views.teachers[name][1][row, column])
-                    assert scale == views.teachers[name][2]
-    assert columns == {0, 1, 2}
+@pytest.mark.parametrize(
+    "spoil, change, says",
+    [
+        (None, {"objective": {"teachers": ["huge"]}}, "no embeddings of teacher 'huge'; it has large, small"),
+        (bare_captions, {}, "images without synthetic captions"),
+        (bare_captions, {"data": {"captions": ["real-or-syn"]}}, "images without synthetic captions"),
+        (None, {"training": {"batch_size": 8}}, "6 images, fewer than a batch of 8; lower `training.batch_size`"),
+        (None, {"training": {"processes": 2}}, "training.processes is 2, but 1 were started; call `torchrun"),
+        (None, {"training": {"source": "stream"}}, "manifest.json is missing; `training.source` is 'stream'"),
+        (None, {"training": {"device": "cuda"}}, "training.device is cuda, which this machine does not have"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_the_first_step(
+    spoil, change, says, settings, views_dir, tokenizer, tmp_path
+):
+    views = shutil.copytree(views_dir, tmp_path / "views")
+    if spoil:
+        spoil(views)
+    changed = {**settings, **{part: {**settings[part], **keys} for part, keys in change.items()}}
+    with pytest.raises(UserError, match=says):
+        train(changed, views, tokenizer, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_the_captioners_loss_equals_open_clips(captioner_config, tokenizer, tmp_path):
     model, tokenize = new_model(captioner_config, tokenizer, tmp_path, 0)
-    img = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    img = torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     tokens = tokenize(["red apple", "owl", "an old tram, at night"])
-    out = model.eval()(img, tokens)
-    theirs = open_clip.loss.CoCaLoss(caption_loss_weight=1.0, clip_loss_weight=1.0, pad_id=0)
-    expected = sum(theirs(*(out[k] for k in ("image_features", "text_features", "logits", "labels", "logit_scale"))))
-    torch.testing.assert_close(_captioner_loss(model, img, tokens), expected)
+    student = Captioner(model.eval(), defaults("training"))
+    images, texts, scale, parts = student({"image": img}, {"any": tokens})
+    out = model(img / 255, tokens)
+    clip, caption = open_clip.loss.CoCaLoss(caption_loss_weight=1.0, clip_loss_weight=1.0, pad_id=model.pad_id)(
+        out["image_features"], out["text_features"], out["logits"], out["labels"], out["logit_scale"]
+    )
+    assert parts["caption"].item() == pytest.approx(caption.item(), rel=1e-6)
+    assert torch.allclose(images["image"], out["image_features"]) and torch.allclose(texts["any"], out["text_features"])
+    assert scale.item() == pytest.approx(out["logit_scale"].item())
 
 
-def test_a_killed_member_of_the_zoo_goes_on_where_it_was(model_config, pool, tokenizer, tmp_path, monkeypatch):
-    augmentation = {"views": 2, "crop_scale": [0.5, 1.0], "num_ops": 1, "magnitude": 4, "seed": 0}
-    settings = {"steps": 5, "batch_size": 4, "lr": 0.01, "min_lr": 0.0, "warmup": 1, "weight_decay": 0.1, "seed": 0}
-    settings |= {"betas": [0.9, 0.95], "grad_clip": 1.0, "augmentation": augmentation}
-    train_member(settings, model_config, pool[0], tokenizer, tmp_path / "whole")
-    (tmp_path / "whole").rename(tmp_path / "finished")
-    monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", -1)
-    save = loop._save
-
-    def killed(folder, model, optimizer, step, records):
-        save(folder, model, optimizer, step, records)
-        if step == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "_save", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train_member(settings, model_config, pool[0], tokenizer, tmp_path / "whole")
-    train_member(settings, model_config, pool[0], tokenizer, tmp_path / "whole")
-    assert _bytes(tmp_path / "whole") == _bytes(tmp_path / "finished")
-    assert "resume.pt" not in _bytes(tmp_path / "whole")
-    load_model(tmp_path / "whole")
+def test_a_member_of_the_zoo_is_a_model_folder_too(captioner_config, pool, tokenizer, tmp_path):
+    training = defaults("training") | {"steps": 2, "batch_size": 4, "lr": 0.01, "min_lr": 0.0, "warmup": 0}
+    settings = training | {"weight_decay": 0.1, "betas": [0.9, 0.95], "grad_clip": 1.0, "seed": 0}
+    settings |= {"augmentation": {"views": 2, "crop_scale": [0.9, 1.0], "num_ops": 0, "magnitude": 0, "seed": 0}}
+    train_member(settings | {"config": captioner_config}, pool[0], tokenizer, tmp_path / "model")
+    assert {path.name for path in (tmp_path / "model").iterdir()} == FILES
+    assert {"any/clip", "caption"} < read_log(tmp_path / "model/log.jsonl")[0].keys()
+    assert load_model(tmp_path / "model").logit_scale.item() > 0

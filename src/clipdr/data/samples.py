@@ -121,7 +121,7 @@ def slices(sample: Sample, teachers: list[dict], wanted: list[str]) -> dict[str,
         ("image", sample.img_AE, len(sample.augmentations)),
         ("text", sample.txt_SE, 1 + len(sample.synthetic)),
     ):
-        if tuple(emb.shape) != (number, sum(widths)):
+        if tuple(emb.shape) != (number, sum(widths)) or not number:
             raise UserError(
                 f"reinforced sample {sample.uid} has {what} embeddings {list(emb.shape)}, not {[number, sum(widths)]} "
                 "as its views or texts and the manifest's teachers want; delete its dataset and reinforce again"

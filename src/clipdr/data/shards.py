@@ -40,7 +40,9 @@ def read_shard(path: Path) -> Iterator[dict]:
         raise UserError(f"{path} is missing; run the stage that writes it again")
     try:
         _check_end(path)
-        for sample in wds.WebDataset(str(path), shardshuffle=False, handler=wds.reraise_exception, empty_check=False):
+        # No splitters: who reads which shard is decided by the caller, also in a worker and beside other processes.
+        options = {"shardshuffle": False, "nodesplitter": None, "workersplitter": None, "empty_check": False}
+        for sample in wds.WebDataset(str(path), handler=wds.reraise_exception, **options):
             yield {name: value for name, value in sample.items() if name == "__key__" or not name.startswith("__")}
     except (OSError, EOFError, ValueError, tarfile.TarError) as error:
         what = error.args[0] if isinstance(error, tarfile.TarError) else error  # webdataset adds further arguments

@@ -129,7 +129,10 @@ class ShardBatches:
             num_workers=self.workers,
             multiprocessing_context=_context(self.workers),
         )
-        yield from loader
+        for batch in loader:
+            if isinstance(batch, UserError):  # raised in a worker it would come with that one's traceback
+                raise batch
+            yield batch
 
     def read(self, start: int, worker: int) -> Iterator[Batch]:
         """Batches of the steps that a worker makes: every `workers`-th from `start` + `worker` on."""
@@ -159,6 +162,7 @@ class ShardBatches:
             position = max(position - number, 0)
 
     def _batch(self, samples: list[Sample], draws_B3: np.ndarray) -> Batch:
+        emb = [slices(sample, self.manifest["teachers"], self.teachers) for sample in samples]
         texts = [[sample.caption, *sample.synthetic] for sample in samples]
         counts = np.array([len(row) for row in texts])
         if counts.min() < 2 and set(self.kinds) & {"syn", "real-or-syn"}:
@@ -170,7 +174,6 @@ class ShardBatches:
             np.asarray(replay(sample.image, sample.augmentations[a], self.size)).transpose(2, 0, 1)
             for sample, a in zip(samples, view, strict=True)
         ]
-        emb = [slices(sample, self.manifest["teachers"], self.teachers) for sample in samples]
         return Batch(
             [sample.uid for sample in samples],
             {"image": torch.from_numpy(np.stack(views))},
@@ -196,9 +199,12 @@ class _Worker(torch.utils.data.IterableDataset):
     def __init__(self, batches: ShardBatches, start: int) -> None:
         self.batches, self.start = batches, start
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | UserError]:
         info = torch.utils.data.get_worker_info()
-        yield from self.batches.read(self.start, info.id if info else 0)
+        try:
+            yield from self.batches.read(self.start, info.id if info else 0)
+        except UserError as error:
+            yield error
 
 
 def _context(workers: int) -> str | None:

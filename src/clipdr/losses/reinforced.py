@@ -3,8 +3,8 @@
 The paper's teachers each have a temperature of their own, and the targets are the mean of their probabilities. The
 published code can do otherwise, which `fidelity: released_code` repeats: without its flag
 `--distill-average-after-softmax` one softmax is taken of the teachers' mean affinities, and where features are gathered
-without `--local-loss` the targets from text to image are the softmaxed image-to-text matrix transposed, whose rows do not
-add up to one.
+without `--local-loss` the targets from text to image are the softmaxed image-to-text matrix transposed, whose rows do
+not add up to one.
 
 Shape suffixes: G pairs of all processes, B those of this one, D student width, E width of one teacher.
 """

@@ -1,6 +1,6 @@
 """What a killed run goes on from, and the weights that are kept on the way.
 
-Everything random is derived from seed and step, and so is the place in the data: the step is all there is to say of them.
+Everything random is derived from seed and step, and so is the place in the data: the step is all there is to say.
 Files are written beside their place and renamed, so that each is whole or not there.
 """
 
@@ -29,6 +29,7 @@ def resume(folder: Path, state: dict[str, object]) -> int:
         UserError: the file is no checkpoint of these parts.
     """
     path = folder / RESUME
+    path.with_name(f"{RESUME}.partial").unlink(missing_ok=True)  # of a process that was killed while it saved
     if not path.is_file():
         return 0
     try:
@@ -69,6 +70,6 @@ def _write(path: Path, content: object) -> None:
         partial.unlink(missing_ok=True)
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path} cannot be written ({reason}); make room, then give the same command again: it goes on from the last "
-            "checkpoint"
+            f"{path} cannot be written ({reason}); make room, then give the same command again: it goes on from the "
+            "last checkpoint"
         ) from error

@@ -119,9 +119,9 @@ class Guard:
         ]
         last = self.folder / checkpoint.RESUME
         raise UserError(
-            f"{self.what}: at step {step} {', '.join(bad)} is not finite, or exploded from {self.first:g}; {_cause(batch)}. "
-            f"Images of the batch: {', '.join(batch.uids)}. The last good checkpoint is "
-            f"{last if last.is_file() else 'none'}"
+            f"{self.what}: at step {step} {', '.join(bad)} is not finite, or exploded from {self.first:g}; "
+            f"{_cause(batch)}. The last good checkpoint is {last if last.is_file() else 'none'}. Images of the batch: "
+            f"{', '.join(batch.uids)}"
         )
 
     def state_dict(self) -> dict:

@@ -39,8 +39,8 @@ def join(device: str, processes: int) -> World:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size != processes:
         raise UserError(
-            f"training.processes is {processes}, but {size} were started; call `torchrun --nproc-per-node {processes} -m "
-            "clipdr.train …`, or change the key"
+            f"training.processes is {processes}, but {size} were started; call `torchrun --nproc-per-node {processes} "
+            "-m clipdr.train …`, or change the key"
         )
     here = _device(device)
     if size > 1 and not dist.is_initialized():

@@ -92,14 +92,15 @@ def _source(settings: dict, data: Path, tokenize, side: int, teachers: list[str]
     share = {"rank": world.rank, "world": world.size}
     if training["batch_size"] % world.size:
         raise UserError(
-            f"training.batch_size is {training['batch_size']}, which {world.size} processes cannot share equally; make it "
-            f"a multiple of training.processes"
+            f"training.batch_size is {training['batch_size']}, which {world.size} processes cannot share equally; "
+            "make it a multiple of training.processes"
         )
     if training["source"] == "memory":
         views = load_views(data, teachers)
         if {"syn", "real-or-syn"} & set(kinds) and min(map(len, views.texts)) < 2:
             raise UserError(
-                f"{data} has images without synthetic captions, which the run's `captions` name; caption the dataset first"
+                f"{data} has images without synthetic captions, which the run's `captions` name; caption the dataset "
+                "first"
             )
         source = ViewBatches(views, tokenize, kinds, training["batch_size"], seed, **share)
         number = len(views)
@@ -109,8 +110,8 @@ def _source(settings: dict, data: Path, tokenize, side: int, teachers: list[str]
         number = len(source)
     if training["batch_size"] > number:
         raise UserError(
-            f"{data} has {number} images, fewer than a batch of {training['batch_size']}; lower `training.batch_size`, or "
-            "enlarge the dataset"
+            f"{data} has {number} images, fewer than a batch of {training['batch_size']}; lower `training.batch_size`, "
+            "or enlarge the dataset"
         )
     return source
 

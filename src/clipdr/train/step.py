@@ -1,8 +1,9 @@
 """One step's loss and gradients, of a whole batch at once or of one that is embedded in pieces.
 
-In pieces: all embeddings are computed without a graph, the objective's gradient is taken at the embeddings, and each piece
-is embedded once more to be backpropagated from there (GradCache, arXiv 2101.06983). That is the large batch's gradient,
-but for batch norms, which see a piece at a time; their running statistics are updated in the second pass alone.
+In pieces: all embeddings are computed without a graph, the objective's gradient is taken at the embeddings, and each
+piece is embedded once more to be backpropagated from there (GradCache, arXiv 2101.06983). That is the large batch's
+gradient, but for batch norms, which see a piece at a time; their running statistics are updated in the second pass
+alone.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
 """What one sees of a training run: lines of JSON as it goes, TensorBoard files if asked for.
 
-A record has the step, `samples` seen, `loss` and its parts, `lr`, `logit_scale`, `grad_norm`, per teacher and kind of texts
-the `agreement` of teacher and student, and of this machine: `samples_per_second`, `data_share` (of the time, spent waiting
-for batches) and `memory_mb`. All but the last three follow from settings and data.
+A record has the step, `samples` seen, `loss` and its parts, `lr`, `logit_scale`, `grad_norm`, per teacher and kind of
+texts the `agreement` of teacher and student, and of this machine: `samples_per_second`, `data_share` (of the time,
+spent waiting for batches) and `memory_mb`. All but the last three follow from settings and data.
 """
 
 import json
@@ -57,7 +57,7 @@ def read_log(path: Path) -> list[dict]:
 
 
 def agreement(seen: Embeddings) -> dict[str, float]:
-    """By teacher and kind of texts, the share of this process's images for which both find the same text of the batch."""
+    """By teacher and kind of texts, the share of this process's images for which both find the same text."""
     found = {}
     for name, teacher in seen.teachers.items():
         for kind in teacher.texts.keys() & seen.texts.keys():
