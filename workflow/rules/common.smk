@@ -133,6 +133,17 @@ def train_code(wildcards):
     return code("clipdr.train.run", module_name(objective))
 
 
+def processes(wildcards):
+    """How many processes train a run; each has one thread, because sums depend on how they are split."""
+    return ARTIFACTS[f"runs/{wildcards.runs}"].settings["training"]["processes"]
+
+
+def python(wildcards):
+    """What starts a training: Python, or torchrun where several processes share the work of one machine."""
+    number = processes(wildcards)
+    return "python -m" if number == 1 else f"torchrun --standalone --nproc-per-node {number} -m"
+
+
 def records(wildcards):
     """The evaluations that an experiment's table reads."""
     every = EVALUATIONS[f"{wildcards.paper}-{wildcards.experiment}"].values()

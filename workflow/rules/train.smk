@@ -14,13 +14,14 @@ rule train:
         "results/benchmarks/train/{runs}.tsv"
     conda:
         "../../envs/torch.yaml"
-    threads: 1
+    threads: processes
     resources:
         mem_mb=4000,
         runtime=60,
     params:
+        python=python,
         init=lambda wildcards, input: ["--init", *input.init] if input.init else [],
         code=train_code,
     shell:
-        "python -m clipdr.train --settings {input.settings:q} --data {input.views:q} {input.shards:q} --tokenizer {input.tokenizer:q}"
-        " {params.init:q} --threads {threads} --output {output:q} 2>&1 | tee {log:q}"
+        "{params.python} clipdr.train --settings {input.settings:q} --data {input.views:q} {input.shards:q} --tokenizer {input.tokenizer:q}"
+        " {params.init:q} --output {output:q} 2>&1 | tee {log:q}"

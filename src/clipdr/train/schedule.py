@@ -40,5 +40,5 @@ def decays(module: nn.Module, name: str, parameter: nn.Parameter) -> bool:
     By name and type, not by shape alone: a layer scale of shape [C, 1] is a gain, and the biases of several experts in
     one tensor are biases.
     """
-    gain = isinstance(module, NORMS) or name in GAINS or name.endswith("bias") or "layer_scale" in name
+    gain = isinstance(module, NORMS) or name in GAINS or "bias" in name or "layer_scale" in name
     return parameter.ndim >= 2 and not gain
