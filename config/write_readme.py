@@ -46,8 +46,8 @@ accuracy.
 Beside the columns that a scale defines there are four network columns, the same at every scale: `Params img (M)`,
 `Params txt (M)`, `Latency img (ms)` and `Latency txt (ms)`. They are counted and measured on the row's full-size
 `network`, with random weights. A column shows ours, the paper's, or both, whatever there is; one with neither is
-refused. A network with `:` or `/` in its name must be a model of `models/`, unless it begins with `open_clip:`; other names may
-be open_clip's, which only the job that measures them can tell."""
+refused. A network with `:` or `/` in its name must be a model of `models/`, unless it begins with `open_clip:`; other
+names may be open_clip's, which only the job that measures them can tell."""
 MODELS = """A model is a pair of towers. Names are shared by all files; scales, experiments and
 `clipdr.models.create.create_model` use them."""
 TOWERS = """What else a tower may say is open_clip's business. Words that need saying:
@@ -120,15 +120,11 @@ def _keys(schema: dict, definitions: dict, path: str = "", origin: str = "") -> 
     for key, (entry, required) in named.items():
         definition = entry.get("$ref", "").rpartition("/")[2]
         entry = {**definitions.get(definition, {}), **entry}
-        optional = (
-            ""
-            if required
-            else "; optional"
-            if "default" not in entry
-            else f"; `{_plain(entry['default'])}` if left out"
-        )
+        value = _value(entry, definitions)
+        if not required:
+            value += f"; `{_plain(entry['default'])}` if left out" if "default" in entry else "; optional"
         where, at = f"{path}{key}", f"{origin}{key}"
-        yield where.lstrip("."), at, _cell(entry["description"]), _value(entry, definitions) + optional
+        yield where.lstrip("."), at, _cell(entry["description"]), value
         yield from _keys(entry, definitions, where, f"#{definition}" if definition and "properties" in entry else at)
 
 
@@ -141,11 +137,7 @@ def _value(entry: dict, definitions: dict) -> str:
         return f"{', '.join(words)} or {last}"
     if entry["type"] == "array":
         number = f" of {entry['minItems']}" if "maxItems" in entry else ""
-        return (
-            f"list{number}"
-            if "properties" in entry["items"]
-            else f"list{number}: {_value(entry['items'], definitions)}"
-        )
+        return f"list{number}" + ("" if "properties" in entry["items"] else f": {_value(entry['items'], definitions)}")
     kinds = entry["type"] if isinstance(entry["type"], list) else [entry["type"]]
     limits = ", ".join(f"{sign} {_plain(entry[key])}" for key, sign in LIMITS.items() if key in entry)
     words = [f"{KINDS[kind]} {limits}".strip() if kind in ("integer", "number") else KINDS[kind] for kind in kinds]

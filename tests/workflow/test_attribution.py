@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from clipdr.report import chain
+from clipdr.schema import load_yaml
 
 REPO = Path(__file__).parents[2]
 SCALES = sorted((REPO / "config/scales").glob("*.yaml"))
@@ -36,7 +36,7 @@ def locked(folder: Path) -> dict[str, dict]:
 
 def used(scale: Path) -> tuple[Path, list[str]]:
     """The folder that pins a scale's packages, and the packages that it draws from or takes words from."""
-    pool = yaml.safe_load(scale.read_text())["pool"]
+    pool = load_yaml(scale)["pool"]
     sets = [*pool["vendors"], *pool["styles"].values()]
     return REPO / pool["packages"], [*(f"@iconify-json/{name}" for name in sets), WORDS]
 

@@ -1,6 +1,7 @@
 """What can be said of the workflow without running it: style, dry runs, and errors before any job starts."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,6 @@ TOOLS = {
     "ruff format": ["ruff", "format", "--check", "."],
     "ruff check": ["ruff", "check", "."],
     "snakefmt": ["snakefmt", "--check", "Snakefile", "workflow"],
-    "snakemake --lint": ["snakemake", "--lint"],
 }
 
 
@@ -29,6 +29,15 @@ def test_style(tool: str):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_snakemakes_linter_objects_to_nothing_but_rules_without_a_log_and_an_environment():
+    """There are two of those, which only print a text."""
+    command = [sys.executable, "-m", "snakemake", "--lint"]
+    done = subprocess.run(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert re.findall(r"^Lints for (\S+ \w+)", done.stdout, re.MULTILINE) == ["rule list", "rule settings"], done.stdout
+    objections = re.findall(r"^    \* (.+)", done.stdout, re.MULTILINE)
+    assert objections == 2 * ["No log directive defined:", "Specify a conda environment or container for each rule.:"]
+
+
 @pytest.mark.parametrize(("scale", "seeds"), [("mini", 3), ("ci", 2)])
 def test_a_dry_run_lists_the_whole_chain(fresh: Path, scale: str, seeds: int):
     jobs = planned_jobs(fresh, "--config", f"scale={scale}", "--")
@@ -40,7 +49,7 @@ def test_a_dry_run_lists_the_whole_chain(fresh: Path, scale: str, seeds: int):
 
 def test_a_run_that_two_tables_share_is_trained_once(fresh: Path):
     """A second table with the rows of the first, one of them changed, adds that row's runs only."""
-    table, second = (fresh / f"config/experiments/{name}.yaml" for name in ("table2", "second"))
+    table, second = (fresh / f"config/experiments/mobileclip/{name}.yaml" for name in ("table2", "second"))
     second.write_text(table.read_text().replace("{lambda: 0.7,", "{lambda: 0.5,"))
     jobs = planned_jobs(fresh, "--config", "scale=ci", "experiments=table2,second", "--")
     second.unlink()
@@ -48,14 +57,16 @@ def test_a_run_that_two_tables_share_is_trained_once(fresh: Path):
 
 
 def test_an_experiment_of_another_scale_is_an_error_only_when_asked_for(fresh: Path):
-    table, other = (fresh / f"config/experiments/{name}.yaml" for name in ("table2", "other"))
+    table, other = (fresh / f"config/experiments/mobileclip/{name}.yaml" for name in ("table2", "other"))
     other.write_text(table.read_text().replace("dataset: DataComp-12M", "dataset: DataComp-1B"))
     jobs = planned_jobs(fresh, *CI)
-    done = snakemake(fresh, "-n", *CI, "other")
+    done, listed = snakemake(fresh, "-n", *CI, "other"), snakemake(fresh, "--cores", "1", *CI, "list")
     other.unlink()
     assert jobs["table"] == 1
     assert done.returncode != 0
-    assert "config/experiments/other.yaml" in done.stdout and "'DataComp-1B' is not" in done.stdout
+    (line,) = [line.strip() for line in done.stdout.splitlines() if "DataComp-1B" in line]
+    assert line.startswith("config/experiments/mobileclip/other.yaml") and "'DataComp-1B' is not defined" in line
+    assert re.search(rf"^mobileclip-other +not at this scale: {re.escape(line)}$", listed.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -68,28 +79,64 @@ def test_a_table_about_networks_trains_its_rows_and_measures_its_networks(fresh:
     assert jobs["figure"] == (rows > 0)
 
 
-def test_one_experiment_can_be_asked_for_by_name(fresh: Path):
-    jobs = planned_jobs(fresh, *CI, "table2")
-    assert jobs["table"] == jobs["table2"] == 1
-    assert "chain" not in jobs
+def test_one_experiment_can_be_asked_for_by_its_name_with_and_without_the_paper(fresh: Path):
+    full, bare = (planned_jobs(fresh, *CI, name) for name in ("mobileclip-table2", "table2"))
+    assert full.pop("mobileclip-table2") == bare.pop("table2") == 1
+    assert full == bare and bare["table"] == 1
+    assert "chain" not in bare
+
+
+def test_an_experiment_of_another_paper_is_asked_for_with_its_paper(fresh: Path):
+    table, other = (fresh / f"config/experiments/{name}.yaml" for name in ("mobileclip/table2", "clipkd/table9"))
+    other.parent.mkdir()
+    other.write_text(table.read_text())
+    jobs, bare = planned_jobs(fresh, *CI, "clipkd-table9"), snakemake(fresh, "-n", *CI, "table9")
+    shutil.rmtree(other.parent)
+    assert (jobs["clipkd-table9"], jobs["table"], jobs["train"]) == (1, 1, 6 * 2)
+    assert bare.returncode != 0
+
+
+def test_the_list_shows_every_experiment(fresh: Path):
+    done = snakemake(fresh, "--cores", "1", "list")
+    assert done.returncode == 0, done.stdout
+    files = (fresh / "config/experiments").glob("*/*.yaml")
+    listed = dict(re.findall(r"^(\w+-\w+) +(\S.*)$", done.stdout, re.MULTILINE))
+    assert listed.keys() == {f"{path.parent.name}-{path.stem}" for path in files}
+    assert listed["mobileclip-table2"] == "Summary of ablations (18 runs)"
+
+
+def test_scales_never_write_the_same_table(fresh: Path):
+    """But for networks, whose numbers are the same at every scale, and for equal settings, which share their name."""
+    outputs = {scale: reports(fresh, scale) for scale in ("ci", "mini")}
+    assert all({path.split("/")[1] for path in paths} == {scale} for scale, paths in outputs.items())
+    assert {Path(path).suffix for path in outputs["ci"]} == {".csv", ".md", ".tex", ".png", ".json"}
+
+
+def reports(folder: Path, scale: str) -> list[str]:
+    """What the jobs of Table 2's report and of the chain's picture would write at a scale."""
+    done = snakemake(folder, "-n", "--config", f"scale={scale}", "--")
+    blocks = re.findall(r"^rule (?:table|figure|chain):\n(.*?)(?=^\S)", done.stdout, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
+    found = [path for block in blocks for path in re.search(r"output: (.*)", block)[1].split(", ")]
+    return [*found, *re.findall(r"results/\S+/report/\S+/settings\.json", " ".join(blocks))]
 
 
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["tabel2"], "config/experiments/tabel2.yaml does not exist; did you mean 'table2'?"),
+        (["tabel2"], "no experiment is called 'tabel2'; did you mean 'table2'?"),
+        (["mobileclip-tabel2"], "no experiment is called 'mobileclip-tabel2'; did you mean 'mobileclip-table2'?"),
+        (["--config", "experiments=tabel2", "--"], "no experiment is called 'tabel2'; did you mean 'table2'?"),
         (["--config", "scale=minni", "--"], "config/scales/minni.yaml does not exist; did you mean mini?"),
-        (
-            ["--config", "experiments=tabel2", "--"],
-            "config/experiments/tabel2.yaml does not exist; did you mean table2?",
-        ),
         (["--config", "scal=ci", "--"], "--config: scal is not a key; did you mean 'scale'?"),
     ],
 )
-def test_a_misspelt_name_stops_before_any_job(fresh: Path, args: list[str], says: str):
+def test_a_misspelt_name_stops_before_any_job_with_one_line(fresh: Path, args: list[str], says: str):
     done = snakemake(fresh, "-n", *args)
     assert done.returncode != 0
-    assert says in done.stdout
+    (line,) = [line.strip() for line in done.stdout.splitlines() if says in line]
+    assert line.startswith(says)
+    assert "Traceback" not in done.stdout and "exception" not in done.stdout
 
 
 def test_a_misspelt_key_stops_before_any_job(fresh: Path):
