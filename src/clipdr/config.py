@@ -19,8 +19,8 @@ from clipdr.experiments import (
     evaluation_columns,
     for_paper,
     has_runs,
-    merge,
     plan,
+    training_of,
     words_of,
 )
 from clipdr.model_files import load_models
@@ -172,7 +172,8 @@ def check(
         _check_uses(source, (("columns", column, known, where) for column in experiment["columns"]))
     check_experiment(experiment, models, source)
     _check_sizes(scale, scale_source)
-    _once(f"{scale_source}: datasets", [dataset["name"] for dataset in scale["datasets"].values()])
+    named = {json.dumps(dataset, sort_keys=True): dataset["name"] for dataset in scale["datasets"].values()}
+    _once(f"{scale_source}: datasets", list(named.values()))  # two words may stand for one subset
     _check_settings(experiment, scale, objectives, source)
     try:
         return plan(experiment, scale, models, objectives)
@@ -219,9 +220,10 @@ def _check_settings(experiment: Mapping, scale: Mapping, objectives: Mapping, so
         name = words.get("objective", {}).get("name")
         if name in objectives:  # else the plan says what is missing
             validate(words["objective"], f"objectives/{name}", f"{where}: objective")
-        training = merge(scale["training"], words.get("training", {}))
-        validate(training, "training", f"{where}: training")
-        _check_recipe(training, f"{where}: training")
+        if words.get("recipe") in (None, *scale.get("recipes", {})):
+            training = training_of(words, scale)
+            validate(training, "training", f"{where}: training")
+            _check_recipe(training, f"{where}: training")
 
 
 def _check_recipe(training: Mapping, where: str) -> None:
@@ -274,6 +276,8 @@ def _uses_of_experiment(experiment: Mapping, models: Mapping) -> Iterator[_Use]:
         if column.lower().startswith(("params", "latency")):  # else a misspelt one would count as an accuracy
             yield "columns", column, NETWORK_COLUMNS, "the network columns"
     for i, row in enumerate(experiment["rows"]):
+        if "point" in row and "curve" in experiment:
+            yield f"rows[{i}].point.series", row["point"]["series"], experiment["curve"]["series"], "curve.series"
         yield from ((f"rows[{i}].published", column, columns, "columns") for column in row.get("published", {}))
         network = row.get("network", "")
         if set(network) & set(":/") and not network.startswith("open_clip:"):
@@ -296,6 +300,11 @@ def _check_columns(experiment: Mapping, source: str) -> None:
         needed = "network" if column in NETWORK_COLUMNS else "settings"
         if column not in published and not any(needed in row for row in rows):
             raise UserError(f"{source}: columns: {column!r} would be empty; give a row {needed} or a published value")
+    points = [row["name"] for row in rows if "point" in row]
+    if "curve" in experiment and len(points) < 2:
+        raise UserError(f"{source}: curve: {len(points)} rows have a point; give at least two")
+    if points and "curve" not in experiment:
+        raise UserError(f"{source}: rows: {points[0]!r} has a point, but there is no curve; add it")
     latencies = [column for column, (quantity, _) in NETWORK_COLUMNS.items() if quantity == "latency"]
     if published & set(latencies) and "latency_device" not in experiment:
         raise UserError(f"{source}: latency_device is missing; say on what device the paper measured its latencies")

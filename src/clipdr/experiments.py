@@ -82,6 +82,14 @@ def words_of(experiment: Mapping, row: Mapping) -> dict:
     return merge(common, own)
 
 
+def training_of(words: Mapping, scale: Mapping) -> dict:
+    """The recipe of a row: the scale's, changed by the word `recipe`, then by what the row says itself."""
+    changes = words.get("training", {})
+    if "recipe" in words:
+        changes = merge(_look_up("recipe", words["recipe"], scale.get("recipes", {}), "recipes"), changes)
+    return merge(scale["training"], changes)
+
+
 def merge(base: Mapping, changes: Mapping) -> dict:
     """`base` with `changes` in its place, key by key also where both hold keys."""
     both = {key: merge(base[key], value) for key, value in changes.items() if _mappings(base.get(key), value)}
@@ -197,7 +205,7 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
         "model": {"name": model, "config": config},
         "data": {"dataset": dataset["name"], "augmentation": data["augmentation"], "captions": _captions(data)},
         "objective": _objective(words["objective"], scale, objectives),
-        "training": merge(scale["training"], words.get("training", {})),
+        "training": training_of(words, scale),
         "seed": words["seed"],
     }
     inputs = {}

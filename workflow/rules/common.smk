@@ -67,7 +67,17 @@ def report(experiment):
     one = EXPERIMENTS[experiment]
     scale = {"name": CONFIG["scale"], "title": SCALE["title"], "columns": one.scale["evaluation"]["columns"]}
     every = EVALUATIONS[experiment].items()
-    runs = [{"row": run.row, "seed": run.seed, "records": f"{made.path}/records.jsonl"} for run, made in every]
+    sizes = {entry["name"]: entry["size"] for entry in one.scale["datasets"].values()}
+    runs = [
+        {
+            "row": run.row,
+            "seed": run.seed,
+            "seen samples": run.settings["training"]["steps"] * run.settings["training"]["batch_size"],
+            "dataset size": sizes[run.settings["data"]["dataset"]],
+            "records": f"{made.path}/records.jsonl",
+        }
+        for run, made in every
+    ]
     return {"experiment": one.experiment, "scale": scale, "runs": runs}
 
 

@@ -17,8 +17,9 @@ def _table(args) -> None:
 
 
 def _figure(args) -> None:
-    from clipdr.report.figure import draw
+    from clipdr.report import curve, figure
 
+    draw = curve.draw if "curve" in args.settings["experiment"] else figure.draw
     draw(args.settings, args.results, args.output)
 
 

@@ -23,9 +23,14 @@ from clipdr.errors import UserError
 from clipdr.experiments import NETWORK_COLUMNS, columns_of, evaluation_columns, has_runs, words_of
 from clipdr.files import atomic_file
 from clipdr.report import networks
+from clipdr.report.efficiency import efficiency_lines
 from clipdr.text import MISSING, markdown_table, number, plus_minus, tex
 
 MEASURED = {"row": str, "seed": int, "column": str, "value": float, "chance": float, "images": int, "tasks": str}
+EFFICIENCY = (
+    "How many times less the first series needs for the best accuracy of the other, read off between the points of the "
+    "curves (straight over the logarithm); ≥ where it starts above that accuracy, – where it never reaches it."
+)
 ALIKE = "Where the paper finds two rows alike, no direction is judged."
 
 
@@ -48,6 +53,10 @@ def build(report: Mapping, results: Path, output: Path) -> None:
         ".md": markdown(experiment, scale, scale_name, summary, compared, cells, conditions),
         ".tex": latex(experiment, scale_name, summary, cells),
     }
+    if "curve" in experiment:
+        texts[".md"] += (
+            f"\n## Learning efficiency\n\n{markdown_table(efficiency_lines(report, summary))}\n\n{EFFICIENCY}\n"
+        )
     for suffix, text in texts.items():
         with atomic_file(output.with_name(output.name + suffix)) as partial:
             partial.write_text(text, encoding="utf-8", newline="\n")
