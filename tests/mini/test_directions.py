@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
+
+from clipdr.config import load_scale
+from clipdr.experiments import captions, pool
+from clipdr.model_files import load_models
+from clipdr.schema import load_yaml
 
 pytestmark = pytest.mark.mini
 REPO = Path(__file__).parents[2]
-TABLE = REPO / "results/tables/table2.csv"
+TABLE = REPO / "results/mini/tables/mobileclip/table2.csv"
 # How often better than chance "by far" is, per column: among nine coarse classes even a perfect score is nine times it.
 FACTOR = {"IN-val": 10, "Flickr30k": 10, "IN-shift": 5, "Coarse": 2}
 CLAIMED = ["+ synthetic captions", "+ distillation", "+ strong augmentation"]
@@ -18,7 +22,6 @@ CLAIMED = ["+ synthetic captions", "+ distillation", "+ strong augmentation"]
 @pytest.fixture(scope="module")
 def rows() -> pd.DataFrame:
     assert TABLE.is_file(), f"{TABLE} is missing; `make run` first"
-    assert "scale `mini`" in TABLE.with_suffix(".md").read_text(), "the table is not of scale mini; `make run` again"
     table = pd.read_csv(TABLE).set_index("row")
     assert (table["seeds"] == 3).all()
     return table
@@ -26,7 +29,7 @@ def rows() -> pd.DataFrame:
 
 @pytest.mark.parametrize("better", CLAIMED)
 def test_direction_over_three_seeds(rows: pd.DataFrame, better: str):
-    experiment = yaml.safe_load((REPO / "config/experiments/table2.yaml").read_text())
+    experiment = load_yaml(REPO / "config/experiments/mobileclip/table2.yaml")
     claim = next(c for c in experiment["comparisons"] if c["better"] == better)
     assert rows.loc[better, claim["column"]] > rows.loc[claim["than"], claim["column"]]
 
@@ -37,18 +40,23 @@ def test_every_row_beats_chance_by_far(rows: pd.DataFrame, column: str):
 
 
 def test_the_captioner_does_not_recite():
-    manifest = json.loads((REPO / "results/captions/emoji/12M.json").read_text())
+    scale = load_scale(REPO, "mini")
+    made = captions(scale, load_models(REPO), scale["datasets"]["DataComp-12M"])
+    manifest = json.loads((REPO / f"results/{made.path}/captions.json").read_text())
     assert manifest["share_equal_to_label"] < 0.5
     assert manifest["share_distinct_per_image"] > 0.8
 
 
 def test_no_text_of_a_task_is_cut():
-    from clipdr.models.folder import load_tokenizer
     from clipdr.data.shards import read_shard
+    from clipdr.models.folder import load_tokenizer
 
-    tokenizer = load_tokenizer(REPO / "results/zoo/emoji/resnet")
-    texts = [line for path in (REPO / "results/tasks/emoji").rglob("classnames.txt") for line in path.open()]
-    for shard in (REPO / "results/tasks/emoji").rglob("*.tar"):
+    settings = json.loads((REPO / "results/mini/report/mobileclip/table2/settings.json").read_text())
+    run = Path(settings["runs"][0]["records"]).parts[1]
+    tokenizer = load_tokenizer(REPO / f"results/runs/{run}/model")
+    tasks = REPO / f"results/{pool(load_scale(REPO, 'mini')).path}/tasks"
+    texts = [line for path in tasks.rglob("classnames.txt") for line in path.open()]
+    for shard in tasks.rglob("*.tar"):
         texts += [line for s in read_shard(shard) if "txt" in s for line in s["txt"].decode().splitlines()]
     lengths = [len(tokenizer.tokenizer(text.strip()).input_ids) for text in texts]
     assert len(lengths) > 300

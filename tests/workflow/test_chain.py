@@ -1,7 +1,9 @@
 """The chain at scale `ci`: from an empty folder to a table, twice the same bytes, and reruns of what changed only."""
 
 import json
+import re
 from collections import Counter
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,54 +16,87 @@ ROWS, SEEDS = 6, 2  # of table2, at scale ci
 REPORT = {"table": 1, "figure": 1, "all": 1}
 
 
+TABLE2 = "config/experiments/mobileclip/table2.yaml"
+LOSS = "src/clipdr/losses/reinforced.py"
+
+
 @contextmanager
-def edited(path: Path, old: str, new: str):
-    """`path` with `old` replaced by `new`, and put back afterwards."""
+def edited(path: Path, edit: Callable[[str], str]):
+    """`path` with its text changed by `edit`, and put back afterwards."""
     text = path.read_text()
-    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path}"
-    path.write_text(text.replace(old, new))
+    changed = edit(text)
+    assert changed != text, f"nothing to change in {path}"
+    path.write_text(changed)
     try:
         yield
     finally:
         path.write_text(text)
 
 
+def replaced(old: str, new: str) -> Callable[[str], str]:
+    return lambda text: text.replace(old, new, 1)
+
+
+def appended(line: str) -> Callable[[str], str]:
+    return lambda text: f"{text}\n\n{line}\n"
+
+
 def test_the_table_has_every_row_and_says_what_it_is(chain: Path):
-    table = pd.read_csv(chain / "results/tables/table2.csv")
+    table = pd.read_csv(chain / "results/ci/tables/mobileclip/table2.csv")
     assert len(table) == ROWS
     assert set(table["seeds"]) == {SEEDS}
     assert table["IN-val paper"].tolist() == [44.5, 51.9, 54.5, 59.3, 61.7, 60.7]
     assert table["IN-val"].between(0, 100).all()
-    assert "scale `ci`" in (chain / "results/tables/table2.md").read_text()
-    assert (chain / "results/figures/table2.png").stat().st_size > 10_000
+    assert "scale `ci`" in (chain / "results/ci/tables/mobileclip/table2.md").read_text()
+    assert (chain / "results/ci/figures/mobileclip/table2.png").stat().st_size > 10_000
 
 
 def test_runs_are_whole_and_shared(chain: Path):
     runs = sorted((chain / "results/runs").iterdir())
     assert len(runs) == ROWS * SEEDS
     for run in runs:
-        assert {path.name for path in run.iterdir()} == {"settings.yaml", "checkpoint.pt", "log.jsonl", "model", "eval"}
-        records = [json.loads(line) for line in (run / "eval/emoji.jsonl").read_text().splitlines()]
-        assert [record["key"] for record in records][0] == "emoji/val"
+        assert {path.name for path in run.iterdir()} == {"settings.json", "model"}
+        assert {"open_clip_config.json", "open_clip_pytorch_model.bin", "tokenizer.json", "log.jsonl"} <= {
+            path.name for path in (run / "model").iterdir()
+        }
+        (records,) = (chain / "results/eval" / run.name).glob("emoji-*/records.jsonl")
+        assert json.loads(records.read_text().splitlines()[0])["key"] == "emoji/val"
+
+
+def test_every_settings_file_is_that_of_a_folder_that_was_made(chain: Path):
+    """What a job is told lies beside what it made, but for reports, which lie under their scale."""
+    found = [path.parent for path in (chain / "results").rglob("settings.json")]
+    assert len(found) > 2 * ROWS * SEEDS
+    for folder in found:
+        (report,) = [folder.parts[-3:]] if "report" in folder.parts else [None]
+        assert report == ("report", "mobileclip", "table2") or len(list(folder.iterdir())) > 1, folder
 
 
 def test_two_runs_from_empty_give_the_same_bytes(chain: Path, tmp_path: Path):
     other = copy_of_the_repository(tmp_path / "elsewhere")
     run_chain(other)
-    for name in ("tables/table2.csv", "tables/table2.md", "captions/emoji-ci/12M.parquet"):
-        assert (chain / "results" / name).read_bytes() == (other / "results" / name).read_bytes(), name
-    shards = sorted((chain / "results/reinforced").rglob("*.tar"))
-    assert shards
-    for shard in shards:
-        assert shard.read_bytes() == (other / shard.relative_to(chain)).read_bytes(), shard
+    tables, captions, shards, weights = (
+        sorted((chain / "results").glob(pattern))
+        for pattern in (
+            "ci/tables/*/*",
+            "captions/*/captions.parquet",
+            "reinforced/*/shards/*.tar",
+            "runs/*/model/*.bin",
+        )
+    )
+    assert [path.suffix for path in tables] == [".csv", ".md", ".tex"] and len(captions) == 1
+    assert shards and len(weights) == ROWS * SEEDS
+    for path in (*tables, *captions, *shards, *weights):
+        assert path.read_bytes() == (other / path.relative_to(chain)).read_bytes(), path
 
 
 def test_no_held_out_drawing_is_in_the_pool(chain: Path):
-    from clipdr.files import sha256
     from clipdr.data.shards import read_shard
+    from clipdr.files import sha256
 
-    trained = set(pd.read_parquet(chain / "results/pool/emoji-ci/index.parquet")["sha256"])
-    held_out = [s["webp"] for tar in (chain / "results/tasks/emoji-ci").rglob("*.tar") for s in read_shard(tar)]
+    (pool,) = (chain / "results/pool").iterdir()
+    trained = set(pd.read_parquet(pool / "shards/index.parquet")["sha256"])
+    held_out = [s["webp"] for tar in (pool / "tasks").rglob("*.tar") for s in read_shard(tar)]
     assert len(trained) >= 40
     assert len(held_out) >= 100
     assert not trained & {sha256(image) for image in held_out}
@@ -73,43 +108,54 @@ def test_a_second_call_does_nothing_and_says_so(chain: Path):
     assert "Nothing to be done" in done.stdout
 
 
-def test_a_changed_comment_reruns_nothing(chain: Path):
-    loss = chain / "src/clipdr/losses/reinforced.py"
-    with edited(loss, "    total = 0.0\n", "    # a comment\n    total = 0.0\n"):
-        assert planned_jobs(chain) == {}
-    with edited(loss, '"""Eq. 3: the sum', '"""Equation 3: the sum'):
-        assert planned_jobs(chain) == {}
-    with edited(chain / "config/experiments/table2.yaml", "title:", "# a comment\ntitle:"):
-        assert planned_jobs(chain) == {}
-    with edited(chain / "config/suites/emoji.yaml", "tasks:", "# a comment\ntasks:"):
+@pytest.mark.parametrize(
+    ("name", "edit"),
+    [
+        (LOSS, appended("# a comment")),
+        (LOSS, replaced('"""', '"""Reworded: ')),
+        ("src/clipdr/train/run.py", lambda text: re.sub(r'(raise UserError\(\s*f")', r"\1Reworded: ", text, count=1)),
+        (TABLE2, replaced("title:", "# a comment\ntitle:")),
+        ("config/suites/emoji.yaml", replaced("tasks:", "# a comment\ntasks:")),
+    ],
+    ids=["comment", "docstring", "error message", "comment of an experiment", "comment of a suite"],
+)
+def test_changed_words_rerun_nothing(chain: Path, name: str, edit: Callable[[str], str]):
+    with edited(chain / name, edit):
         assert planned_jobs(chain) == {}
 
 
 def test_a_changed_loss_reruns_training_and_what_follows(chain: Path):
-    with edited(chain / "src/clipdr/losses/reinforced.py", "    total = 0.0\n", "    total = 0.1\n"):
+    with edited(chain / LOSS, appended("CHANGED = True")):
         assert planned_jobs(chain) == Counter(train=ROWS * SEEDS, evaluate=ROWS * SEEDS, **REPORT)
+        assert planned_jobs(chain, "--rerun-triggers", "mtime", "input", *CI) == {}
+
+
+def test_the_loss_of_another_objective_reruns_nothing(chain: Path):
+    other = chain / "src/clipdr/losses/other.py"
+    other.write_text("from clipdr.losses.reinforced import Objective, teachers_of\n")
+    try:
+        assert planned_jobs(chain) == {}
+    finally:
+        other.unlink()
 
 
 def test_a_changed_lambda_trains_only_the_new_runs(chain: Path):
-    with edited(chain / "config/experiments/table2.yaml", "{lambda: 0.7,", "{lambda: 0.6,"):
+    with edited(chain / TABLE2, replaced("{lambda: 0.7,", "{lambda: 0.6,")):
         assert planned_jobs(chain) == Counter(train=SEEDS, evaluate=SEEDS, **REPORT)
 
 
-def test_a_changed_captioner_reruns_what_reads_captions(chain: Path):
+def test_a_changed_captioner_makes_what_reads_captions_beside_the_old(chain: Path):
     captioner = "captioner: {model: mini-captioner, steps: 6,"
-    with edited(chain / "config/scales/ci.yaml", captioner, captioner.replace("6", "7")):
-        jobs = planned_jobs(chain)
+    with edited(chain / "config/scales/ci.yaml", replaced(captioner, captioner.replace("6", "7"))):
+        jobs, done = planned_jobs(chain), snakemake(chain, "-n", *CI)
     trained = ROWS * SEEDS
     assert jobs == Counter(
         member=1, caption=1, reinforce=2, views=2, train=trained, evaluate=trained, chain=1, **REPORT
     )
+    for line in re.findall(r"output: (results/(?:zoo|captions|reinforced|views|runs|eval)/.*)", done.stdout):
+        assert not any((chain / path).exists() for path in line.split(", ")), line
 
 
 def test_a_changed_published_value_reruns_the_report_only(chain: Path):
-    with edited(chain / "config/experiments/table2.yaml", "IN-val: 44.5", "IN-val: 44.6"):
+    with edited(chain / TABLE2, replaced("IN-val: 44.5", "IN-val: 44.6")):
         assert planned_jobs(chain) == Counter(REPORT)
-
-
-def test_rerun_triggers_can_be_switched_off(chain: Path):
-    with edited(chain / "src/clipdr/losses/reinforced.py", "    total = 0.0\n", "    total = 0.1\n"):
-        assert planned_jobs(chain, "--rerun-triggers", "mtime", "input", *CI) == {}
