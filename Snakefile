@@ -3,7 +3,7 @@
 #   snakemake --cores all table2               one experiment; of another paper than MobileCLIP, <paper>-<name>
 #   snakemake --cores all models               parameters and multiply-accumulates of every model
 #   snakemake --cores all --config scale=ci    the same chain, a few minutes
-#   snakemake list                             every experiment, or why this scale does not have it
+#   snakemake --cores 1 list                   every experiment, or why this scale does not have it
 from snakemake.utils import min_version
 
 min_version("9.20")

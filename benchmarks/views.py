@@ -1,6 +1,6 @@
 """What materialised views save: a training batch read from views against the same batch replayed from shards.
 
-    cd results && python ../benchmarks/views.py reinforced/emoji/12M-strong views/emoji/12M-strong-32px runs/<run>
+    python benchmarks/views.py results/reinforced/<dataset>/shards results/views/<views>/arrays results/runs/<run>/model
 
 Both are set against one training step of a student on that batch, measured in the same process on one thread.
 """
@@ -26,7 +26,7 @@ def seconds(work) -> float:
     return float(np.median(times[1:]))
 
 
-def main(reinforced: Path, views_dir: Path, run: Path) -> None:
+def main(reinforced: Path, views_dir: Path, model_dir: Path) -> None:
     from clipdr import cli
 
     cli.set_threads(1)
@@ -35,7 +35,7 @@ def main(reinforced: Path, views_dir: Path, run: Path) -> None:
     from clipdr.data.augment import replay
     from clipdr.data.samples import decode
     from clipdr.data.shards import read_shard
-    from clipdr.data.views import load_views, to_input
+    from clipdr.data.views import load_views
     from clipdr.losses.clip import clip_loss
     from clipdr.models.folder import load_tokenizer
     from clipdr.models.load import load_model
@@ -48,19 +48,19 @@ def main(reinforced: Path, views_dir: Path, run: Path) -> None:
     size = views.img_NACSS.shape[-1]
 
     def from_views():
-        return to_input(views.img_NACSS[rows, view], (0.0,) * 3, (1.0,) * 3)
+        return torch.from_numpy(np.ascontiguousarray(views.img_NACSS[rows, view])).float() / 255
 
     def from_shards():
         samples = [decode(sample) for sample in encoded]
         return [np.asarray(replay(s.image, s.augmentations[v], size)) for s, v in zip(samples, view, strict=False)]
 
-    model = load_model(run / "model").train()
-    tokens = load_tokenizer(run / "model").cut([views.texts[row][0] for row in rows])
+    model = load_model(model_dir).train()
+    tokens = load_tokenizer(model_dir).cut([views.texts[row][0] for row in rows])
     img = from_views()
 
     def step():
         img_BD, txt_BD = model.encode_image(img, normalize=True), model.encode_text(tokens, normalize=True)
-        clip_loss(img_BD, txt_BD, model.logit_scale.exp()).backward()
+        clip_loss(img_BD, txt_BD, model.logit_scale.exp(), slice(None)).backward()
         model.zero_grad()
 
     cost = {
