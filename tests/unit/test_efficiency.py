@@ -1,0 +1,84 @@
+"""How much sooner a curve gets somewhere, against numbers worked out by hand; and the picture of it."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from clipdr.report import curve
+from clipdr.report.efficiency import efficiency, efficiency_lines
+from clipdr.report.table import build, measurements, summarise
+
+
+def row(series: str, x: float, paper: float | None) -> dict:
+    name = f"{series} {x}"
+    point = {"series": series, "x": x}
+    return {"name": name, "settings": {"recipe": f"{x}"}, "point": point, "published": {"IN-val": paper}}
+
+
+EXPERIMENT = {
+    "title": "Two curves",
+    "source": "arXiv 0000.00000, Figure 9",
+    "seeds": [0, 1],
+    "columns": ["IN-val"],
+    "curve": {"quantity": "seen samples", "unit": "billions", "series": ["fast", "slow"]},
+    "rows": [row("fast", 1.0, 65.3), row("fast", 4.0, 71.7), row("slow", 1.0, 50.1), row("slow", 4.0, None)],
+}
+# Our mean accuracies: fast reaches 30 at 100 samples and 50 at 1600; slow has 10 and 40.
+OURS = {"fast 1.0": (100, 0.3), "fast 4.0": (1600, 0.5), "slow 1.0": (100, 0.1), "slow 4.0": (1600, 0.4)}
+
+
+@pytest.fixture()
+def report(tmp_path):
+    runs = []
+    for name, (samples, accuracy) in OURS.items():
+        for seed in (0, 1):
+            path = tmp_path / f"{name}-{seed}.jsonl"
+            metrics = {"main_metric": accuracy + (0.02 if seed else -0.02)}
+            record = {"key": "val", "dataset": "Val", "metrics": metrics, "num_images": 100, "num_classes": 10}
+            path.write_text(json.dumps(record) + "\n")
+            runs.append({"row": name, "seed": seed, "seen samples": samples, "records": path.name})
+    return {
+        "experiment": EXPERIMENT,
+        "scale": {"name": "tiny", "title": "Tiny", "columns": {"IN-val": ["val"]}},
+        "runs": runs,
+    }
+
+
+@pytest.mark.parametrize(
+    ("better", "other", "expected"),
+    [
+        ([(100, 30), (1600, 50)], [(100, 10), (1600, 40)], "4.0×"),  # half way in the logarithm: at 400
+        ([(1, 50), (2, 60)], [(1, 10), (8, 40)], "≥ 8.0×"),  # above it from the start
+        ([(1, 5), (8, 20)], [(1, 10), (8, 40)], "–"),  # never
+        (
+            [(1, 5), (2, 40), (4, 60)],
+            [(1, 10), (8, 40), (16, 30)],
+            "4.0×",
+        ),  # on a point; the best of the other, not the last
+    ],
+)
+def test_the_factor_is_read_off_between_the_points(better, other, expected):
+    assert str(efficiency(better, other)) == expected
+
+
+def test_the_table_says_how_much_less_is_needed(report, tmp_path):
+    measured = measurements(EXPERIMENT, report["scale"]["columns"], report["runs"], tmp_path)
+    (line,) = efficiency_lines(report, summarise(EXPERIMENT, measured))
+    assert line == {
+        "column": "IN-val",
+        "best of slow (scale tiny)": "40.0",
+        "fast needs less by (scale tiny)": "4.0×",
+        "best of slow (paper)": "50.1",
+        "fast needs less by (paper)": "≥ 1.0×",
+    }
+    build(report, tmp_path, tmp_path / "table")
+    assert "## Learning efficiency" in (tmp_path / "table.md").read_text()
+    assert "4.0×" in (tmp_path / "table.md").read_text()
+
+
+def test_the_curve_is_drawn_with_the_same_bytes_each_time(report, tmp_path):
+    for name in ("a.png", "b.png"):
+        curve.draw(report, tmp_path, tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert min(Image.open(tmp_path / "a.png").size) > 300
