@@ -50,6 +50,7 @@ for experiment, planned in EXPERIMENTS.items():
 
 rule list:
     localrule: True
+    handover: True  # prints to the terminal, and so needs neither a log nor an environment
     params:
         text=configuration.listing(EXPERIMENTS, MISFITS),
     shell:
@@ -60,11 +61,15 @@ rule settings:
     """What a job is told, as the file that it reads. Most folders are named after it, and so it is written once."""
     output:
         "results/{told}/settings.json",
+    log:
+        "results/logs/settings/{told}.log",
+    conda:
+        "envs/report.yaml"
     localrule: True
     params:
         text=lambda wildcards: as_json(SETTINGS[wildcards.told]),
     shell:
-        "printf '%s\\n' {params.text:q} > {output:q}"
+        "printf '%s\\n' {params.text:q} > {output:q} 2> {log:q}"
 
 
 # A target that is neither a rule nor a path is a misspelt experiment, or one that this scale does not have. An exception

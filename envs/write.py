@@ -31,7 +31,7 @@ def rules() -> dict[str, dict]:
         for name, block in re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", path.read_text(), re.MULTILINE | re.DOTALL):
             if function := re.search(r"code=(\w+),", block):  # an input function of common.smk
                 block += re.search(rf"^def {function[1]}\(.*?(?=^\S|\Z)", common, re.MULTILINE | re.DOTALL)[0]
-            env = re.search(r'conda:\s+"../../envs/(.+)\.yaml"', block)
+            env = re.search(r'conda:\s+"(?:../../)?envs/(.+)\.yaml"', block)
             calls = re.findall(r'\bcode\(("[^)]*)\)', block)
             found[name] = {
                 "env": env and env[1],
