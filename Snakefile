@@ -63,9 +63,9 @@ rule settings:
         "results/{told}/settings.json",
     log:
         "results/logs/settings/{told}.log",
+    localrule: True
     conda:
         "envs/report.yaml"
-    localrule: True
     params:
         text=lambda wildcards: as_json(SETTINGS[wildcards.told]),
     shell:
