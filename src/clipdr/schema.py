@@ -23,7 +23,17 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 _INTEGER = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
     "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
 )
-_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=_INTEGER)
+
+
+def _properties(validator, properties, instance, schema):
+    """As jsonschema's own, whose error of a key that is `false` does not say which key it is."""
+    rules = {key: {"not": {}} if rule is False else rule for key, rule in properties.items()}
+    yield from jsonschema.Draft202012Validator.VALIDATORS["properties"](validator, rules, instance, schema)
+
+
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator, {"properties": _properties}, type_checker=_INTEGER
+)
 
 
 def load_yaml(path: Path | str, source: str | None = None) -> dict:
@@ -118,7 +128,7 @@ def _problem(error: jsonschema.ValidationError) -> str:
     value, limit = error.instance, error.validator_value
     key = path or "the file"
     match error.validator:
-        case None:  # a schema that is `false`
+        case "not":  # a key that is `false`
             return f"{key} is not read beside what else stands there; take it out"
         case "additionalProperties":
             return _unknown_key(error, f"{path}." if path else "")

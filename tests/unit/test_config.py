@@ -1,5 +1,6 @@
 """A typing error in config/ is one line that names the file, the key and the fix."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,47 +9,62 @@ import yaml
 from refusals import edited, refused
 
 from clipdr import config
-from clipdr.schema import load_yaml, validate
+from clipdr.config import Planned
+from clipdr.experiments import for_paper
+from clipdr.schema import load, load_yaml, validate
 
 REPO = Path(__file__).parents[2]
-TABLES = {path.stem: load_yaml(path) for path in sorted((REPO / "config/experiments").glob("*.yaml"))}
-SCALE = config.load_scale(REPO, "mini")
-EXPERIMENT = config.load_experiment(REPO, "table2")
+TABLES = {path.stem: load_yaml(path) for path in sorted((REPO / "config/experiments/mobileclip").glob("*.yaml"))}
+TABLE2, MINI = "config/experiments/mobileclip/table2.yaml", "config/scales/mini.yaml"
+SHIPPED = config.load_scale(REPO, "mini")
+RECIPE = {**SHIPPED["training"], "steps": 600, "warmup": 60, "lr": 0.002, "min_lr": 0.0}
+DATASETS = {"DataComp-12M": {"name": "12M", "size": 400, "seed": 0}}
+SCALE = {**SHIPPED, "training": RECIPE, "datasets": DATASETS}
+EXPERIMENT = load(REPO, TABLE2, "experiment")
 SUITE = config.load_suite(REPO, "emoji")
+OBJECTIVES = config.load_objectives(REPO)
 MEMBERS = [*SCALE["zoo"]["teachers"].values(), SCALE["zoo"]["captioner"]]
-MODELS = {name: {"model_cfg": {}} for name in [*SCALE["models"].values(), *(member["model"] for member in MEMBERS)]}
+MODEL = {"model_cfg": {"vision_cfg": {"image_size": 32}}}
+MODELS = dict.fromkeys([*SCALE["models"].values(), *(member["model"] for member in MEMBERS)], MODEL)
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A repository with its own copy of everything that is read."""
+    """A repository with its own copy of everything that is read, but of three experiments only."""
     shutil.copytree(REPO / "workflow/schemas", tmp_path / "workflow/schemas")
-    for folder in ("scales", "experiments", "suites"):
-        shutil.copytree(REPO / "config" / folder, tmp_path / "config" / folder)
-    shutil.copy(REPO / "config/config.yaml", tmp_path / "config/config.yaml")
+    shutil.copytree(REPO / "config", tmp_path / "config", ignore=shutil.ignore_patterns("experiments", "README.md"))
+    (tmp_path / "config/experiments/mobileclip").mkdir(parents=True)
+    for name in ("table1", "table2", "table7"):
+        shutil.copy(REPO / f"config/experiments/mobileclip/{name}.yaml", tmp_path / "config/experiments/mobileclip")
     return tmp_path
 
 
-def check(experiment: dict = EXPERIMENT, scale: dict = SCALE, models: dict = MODELS, suite: dict = SUITE) -> None:
-    config.check(experiment, scale, models, suite, "config/experiments/table2.yaml", "config/scales/mini.yaml")
+def change(root: Path, file: str, path: str, value: object) -> None:
+    """Change one value of a file below `root`."""
+    (root / file).write_text(yaml.safe_dump(edited(load_yaml(root / file), path, value), sort_keys=False))
+
+
+def check(experiment: dict = EXPERIMENT, scale: dict = SCALE, models: dict = MODELS, suite: dict = SUITE) -> list:
+    return config.check(experiment, scale, models, suite, OBJECTIVES, TABLE2, MINI)
 
 
 # ---- the files that are there
 
 
-def test_shipped_configuration_is_valid_from_any_folder(tmp_path, monkeypatch):
+def test_shipped_configuration_is_valid_from_any_folder_at_every_scale(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    chosen = config.load_config(REPO)
-    scale = config.load_scale(REPO, chosen["scale"])
-    suite = config.load_suite(REPO, scale["evaluation"]["suite"])
-    for name in chosen["experiments"]:
-        check(config.load_experiment(REPO, name), scale, MODELS, suite)
+    for path in sorted((REPO / "config/scales").glob("*.yaml")):
+        chosen = config.load_config(REPO, {"scale": path.stem})
+        planned, misfits = config.load_experiments(REPO, chosen)
+        assert planned.keys() | misfits.keys() == config.experiment_files(REPO).keys()
+        assert set(chosen["experiments"]) <= planned.keys()
 
 
 def test_table2_holds_the_published_values():
     """Table 2 of arXiv 2311.17049, typed again: (λ, IN-val, Flickr30k)."""
     cells = [
-        (r["settings"]["lambda"], r["published"]["IN-val"], r["published"]["Flickr30k"]) for r in EXPERIMENT["rows"]
+        (r["settings"]["objective"]["lambda"], r["published"]["IN-val"], r["published"]["Flickr30k"])
+        for r in EXPERIMENT["rows"]
     ]
     assert cells == [
         (0, 44.5, 41.8),
@@ -58,12 +74,6 @@ def test_table2_holds_the_published_values():
         (1, 61.7, 72.0),
         (0.7, 60.7, 74.2),
     ]
-
-
-def test_comparisons_of_table2_hold_in_the_published_values():
-    published = {row["name"]: row["published"] for row in EXPERIMENT["rows"]}
-    for claim in EXPERIMENT["comparisons"]:
-        assert published[claim["better"]][claim["column"]] > published[claim["than"]][claim["column"]], claim["claim"]
 
 
 def test_tables_1_and_5_hold_the_published_values():
@@ -138,15 +148,13 @@ def test_table7_holds_the_published_values():
     assert [row["name"] for row in table["rows"] if "note" in row] == ["OpenAI-B/16", "DataComp-B/16"]
 
 
-@pytest.mark.parametrize("name", ["table1", "table5", "table6", "table7"])
-def test_the_other_tables_are_consistent_and_claim_what_was_published(name):
-    experiment = TABLES[name]
-    defined = {**SCALE["models"], **{row["network"]: "mini-student" for row in experiment["rows"] if "network" in row}}
-    known = {**MODELS, **dict.fromkeys(defined, {"model_cfg": {}})}
-    check(experiment, {**SCALE, "models": defined}, known)
-    published = {row["name"]: row["published"] for row in experiment["rows"]}
-    for claim in experiment.get("comparisons", []):
-        better, than = (published[claim[key]][claim["column"]] for key in ("better", "than"))
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_claim_what_was_published(name):
+    published = {row["name"]: row.get("published", {}) for row in TABLES[name]["rows"]}
+    for claim in TABLES[name].get("comparisons", []):
+        better, than = (published[claim[key]].get(claim["column"]) for key in ("better", "than"))
+        if better is None or than is None:
+            continue
         if claim.get("similar"):
             assert abs(better - than) < 0.5, claim
         else:
@@ -156,20 +164,25 @@ def test_the_other_tables_are_consistent_and_claim_what_was_published(name):
 # ---- files
 
 
+def test_names_of_experiments_may_leave_out_mobileclip():
+    known = ["mobileclip-table2", "mobileclip-table7", "clipkd-table3"]
+    assert config.full_name("table2", known) == config.full_name("mobileclip-table2", known) == "mobileclip-table2"
+    assert config.full_name("clipkd-table3", known) == "clipkd-table3"
+    expected = "no experiment is called 'tabel2'; did you mean 'table2'? (known: table2, table7, clipkd-table3)"
+    assert refused(config.full_name, "tabel2", known) == expected
+    assert refused(config.full_name, "table3", known).startswith("no experiment is called 'table3'; did you mean")
+
+
 def test_a_missing_file_names_the_nearest(root):
-    assert refused(config.load_experiment, root, "tabel2") == (
-        "config/experiments/tabel2.yaml does not exist; did you mean table2? "
-        "(known: table1, table2, table5, table6, table7)"
-    )
     assert "config/scales/mni.yaml does not exist; did you mean mini?" in refused(config.load_scale, root, "mni")
     assert "does not exist" in refused(config.load_suite, root, "emojy")
 
 
 def test_errors_name_the_file_relative_to_the_repository(root):
-    file = root / "config/scales/mini.yaml"
+    file = root / MINI
     file.write_text(file.read_text().replace("  vendors:", "  vendorz:"))
     message = refused(config.load_scale, root, "mini")
-    assert message.startswith("config/scales/mini.yaml: pool.vendorz is not a key; did you mean 'vendors'?")
+    assert message.startswith(f"{MINI}: pool.vendorz is not a key; did you mean 'vendors'?")
 
 
 def test_a_suite_names_each_task_once(root):
@@ -179,48 +192,157 @@ def test_a_suite_names_each_task_once(root):
 
 
 def test_overrides_replace_keys_of_the_config(root):
-    assert config.load_config(root) == {"scale": "mini", "experiments": ["table2"]}
+    assert config.load_config(root) == {"scale": "mini", "experiments": ["mobileclip-table2"]}
     assert config.load_config(root, {"scale": "ci"})["scale"] == "ci"
-    assert config.load_config(root, {"experiments": "table2, table3b"})["experiments"] == ["table2", "table3b"]
+    given = config.load_config(root, {"experiments": "table2, mobileclip-table7"})
+    assert given["experiments"] == ["mobileclip-table2", "mobileclip-table7"]
 
 
 def test_a_wrong_override_is_blamed_on_the_command_line_and_a_wrong_file_on_the_file(root):
     message = refused(config.load_config, root, {"scael": "mini"})
     assert message.startswith("--config: scael is not a key; did you mean 'scale'?")
     assert refused(config.load_config, root, {"scale": 3}).startswith("--config: scale is 3; it must be text")
+    assert refused(config.load_config, root, {"experiments": "tabel2"}).startswith("no experiment is called 'tabel2'")
     (root / "config/config.yaml").write_text("scale: mini\nexperiments: []\n")
     assert refused(config.load_config, root, {"scale": "ci"}).startswith("config/config.yaml: experiments has length 0")
+
+
+# ---- experiments at a scale
+
+
+def load_all(root: Path, experiments: str = "table2") -> tuple[dict, dict]:
+    return config.load_experiments(root, config.load_config(root, {"experiments": experiments}))
+
+
+def test_an_experiment_that_the_scale_does_not_have_is_an_error_only_when_asked_for(root):
+    change(root, "config/experiments/mobileclip/table1.yaml", "rows//0//settings//model", "ViT-X")
+    planned, misfits = load_all(root)
+    assert "mobileclip-table2" in planned and "model 'ViT-X' is not defined" in misfits["mobileclip-table1"]
+    assert "model 'ViT-X' is not defined" in refused(load_all, root, "table1")
+
+
+def test_what_a_scale_leaves_undefined_is_said_with_its_reason(root):
+    change(root, MINI, "undefined", {"mobileclip-table7": "too large for a laptop"})
+    planned, misfits = load_all(root)
+    assert "mobileclip-table7" not in planned
+    assert misfits["mobileclip-table7"] == (
+        "config/experiments/mobileclip/table7.yaml is undefined at scale mini: too large for a laptop"
+    )
+    assert "too large for a laptop" in refused(load_all, root, "table7")
+    lines = config.listing(planned, misfits).splitlines()
+    assert [line.split()[0] for line in lines] == sorted(config.experiment_files(root))
+    assert lines[-1].endswith(f"not at this scale: {misfits['mobileclip-table7']}")
+    assert next(line for line in lines if "table2" in line).split(maxsplit=1)[1] == "Summary of ablations (18 runs)"
+    change(root, MINI, "undefined", {"mobileclip-table77": "x"})
+    expected = f"{MINI}: undefined.mobileclip-table77 is no experiment; did you mean 'mobileclip-table7'?"
+    assert refused(load_all, root) == expected
+
+
+def test_a_listing_counts_shared_runs_once():
+    (first, *_) = runs = check()
+    shared = Planned("p", "a", {"title": "A"}, {}, [first, first])
+    assert config.listing({"p-a": shared, "p-b": Planned("p", "b", {"title": "B"}, {}, [])}, {}).split("\n") == [
+        f"{'p-a':24} A (1 runs)",
+        f"{'p-b':24} B",
+    ]
+    assert len({run.name for run in runs}) == 18  # six rows by three seeds
+
+
+def test_a_paper_has_its_own_words_and_they_are_checked(root):
+    change(root, MINI, "papers", {"mobileclip": {"training": {"steps": 77}, "seeds": 1}})
+    runs = load_all(root)[0]["mobileclip-table2"].runs
+    assert len(runs) == 6 and {run.settings["training"]["steps"] for run in runs} == {77}
+    assert for_paper(config.load_scale(root, "mini"), "clipkd")["training"]["steps"] == SHIPPED["training"]["steps"]
+    change(root, MINI, "papers", {"mobileclip": {"training": {"stepz": 1}}})
+    assert refused(load_all, root).startswith(f"{MINI}: papers.mobileclip: training: stepz is not a key; did you mean")
+    change(root, MINI, "papers", {"mobilclip": {"seeds": 1}})
+    expected = f"{MINI}: papers.mobilclip is no folder of config/experiments; did you mean 'mobileclip'?"
+    assert refused(load_all, root) == expected
+
+
+def test_every_icon_set_is_in_a_package(root):
+    config.check_packages(root, SCALE, MINI)
+    message = refused(config.check_packages, root, edited(SCALE, "pool//vendors//0", "notto"), MINI)
+    assert message.startswith(
+        f"{MINI}: pool.vendors: 'notto' is not in config/pools/emoji/package.json; did you mean 'noto'?"
+    )
+    message = refused(config.check_packages, root, edited(SCALE, "pool//styles//monochrome", "mono"), MINI)
+    assert message.startswith(f"{MINI}: pool.styles.monochrome: 'mono' is not in config/pools/emoji/package.json")
+    (root / "config/pools/emoji/package.json").write_text(json.dumps({"name": "x"}))
+    assert "has no dependencies" in refused(config.check_packages, root, SCALE, MINI)
+    change(root, MINI, "pool//packages", "config/pools/emojis")
+    assert refused(load_all, root).startswith(f"{MINI}: pool.packages: ")
 
 
 # ---- what files must say together
 
 
 def test_an_unknown_published_value_may_be_null():
-    experiment = yaml.safe_load(yaml.safe_dump(EXPERIMENT))
+    experiment = edited(EXPERIMENT, "rows//0//published", {"Coarse": 1.0, "IN-val": 44.5})
     experiment["rows"][0]["published"]["Coarse"] = None
     validate(experiment, "experiment", "x")
     check(experiment)
 
 
-def test_every_word_of_an_experiment_is_defined_by_the_scale():
-    words = {"model": "ViT-B-16:Base", "dataset": "DataComp-12", "augmentation": "srtong", "teachers": "ensembel"}
-    meant = {"model": "ViT-B/16:Base", "dataset": "DataComp-12M", "augmentation": "strong", "teachers": "ensemble"}
-    for key, word in words.items():
-        message = refused(check, edited(EXPERIMENT, f"rows//4//settings//{key}", word))
-        assert message.startswith(
-            "config/experiments/table2.yaml with config/scales/mini.yaml: row '+ ensemble teacher'"
-        )
-        assert f"{key} {word!r} is not defined; did you mean {meant[key]!r}?" in message
+@pytest.mark.parametrize(
+    ("key", "word", "meant"),
+    [
+        ("model", "ViT-B-16:Base", "ViT-B/16:Base"),
+        ("data.dataset", "DataComp-12", "DataComp-12M"),
+        ("data.augmentation", "srtong", "strong"),
+        ("objective.teachers", "ensembel", "ensemble"),
+    ],
+)
+def test_every_word_of_an_experiment_is_defined_by_the_scale(key, word, meant):
+    message = refused(check, edited(EXPERIMENT, f"rows//4//settings//{key.replace('.', '//')}", word))
+    expected = f"{TABLE2} with {MINI}: row '+ ensemble teacher': {key} {word!r} is not defined; did you mean {meant!r}?"
+    assert message.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"objective": {"lambda": 0}}, "objective: teachers is not read beside what else stands there; take it out"),
+        ({"objective": {"lambda": 0.0}}, "objective: teachers is not read"),
+        ({"objective": {"lambda": 2}}, "objective: lambda is 2; it must be at most 1"),
+        ({"objective": {"lambda": -0.1}}, "objective: lambda is -0.1; it must be at least 0"),
+        ({"objective": {"lambda": "all"}}, "objective: lambda is the text 'all'; it must be a number"),
+        ({"objective": {"lamda": 1}}, "objective: lamda is not a key; did you mean 'lambda'?"),
+        ({"objective": {"name": "clip", "lambda": 1}}, "objective: lambda is not a key"),
+        ({"training": {"stepz": 5}}, "training: stepz is not a key; did you mean 'steps'?"),
+        ({"training": {"steps": 5.0}}, "training: steps is 5.0; it must be a whole number"),
+        ({"training": {"steps": 1}}, "training.warmup is 60; it must be at most steps (1)"),
+        ({"training": {"min_lr": 0.01}}, "training.min_lr is 0.01; it must be at most lr (0.002)"),
+    ],
+)
+def test_merged_settings_of_a_row_keep_to_the_schemas_of_objective_and_training(settings, expected):
+    """Of the row with the ensemble, whose objective is reinforced with lambda 1."""
+    experiment = edited(EXPERIMENT, "comparisons", None)
+    own = experiment["rows"][4]["settings"]
+    for part, changes in settings.items():
+        own[part] = {**own.get(part, {}), **changes}
+    validate(experiment, "experiment", "x")
+    assert refused(check, experiment).startswith(f"{TABLE2}: row '+ ensemble teacher': {expected}")
+
+
+def test_distillation_needs_teachers_and_an_objective_a_name_that_is_known():
+    missing = edited(EXPERIMENT, "rows//4//settings//objective//teachers", None)
+    assert "row '+ ensemble teacher': objective: teachers is missing; add it" in refused(check, missing)
+    message = refused(check, edited(EXPERIMENT, "settings//objective//name", "reinforcd"))
+    assert "row 'real captions only': objective.name 'reinforcd' is not defined; did you mean 'reinforced'?" in message
+    unnamed = refused(check, edited(EXPERIMENT, "settings//objective", {}))
+    assert "row 'real captions only': settings.objective.name is missing" in unnamed
+
+
+def test_a_training_word_of_a_row_reaches_its_runs_alone():
+    runs = check(edited(EXPERIMENT, "rows//4//settings//training", {"lr": 0.001}))
+    assert {run.row for run in runs if run.settings["training"]["lr"] == 0.001} == {"+ ensemble teacher"}
 
 
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        (
-            "columns//0",
-            "IN_val",
-            "columns: 'IN_val' is not in evaluation.columns of config/scales/mini.yaml; did you mean",
-        ),
+        ("columns//0", "IN_val", f"columns: 'IN_val' is not in evaluation.columns of {MINI}; did you mean"),
         ("rows//0//published//Flickr", 1.0, "rows[0].published: 'Flickr' is not in columns; did you mean 'Flickr30k'?"),
         (
             "comparisons//0//than",
@@ -228,17 +350,12 @@ def test_every_word_of_an_experiment_is_defined_by_the_scale():
             "comparisons[0].than: 'real caption only' is not in rows; did you",
         ),
         ("comparisons//0//column", "IN", "comparisons[0].column: 'IN' is not in columns"),
-        ("rows//1//name", "λ = 0.7", "comparisons[0].better: '+ synthetic captions' is not in rows"),
+        ("rows//1//name", "+ Synthetic", "comparisons[0].better: '+ synthetic captions' is not in rows; did you mean"),
+        ("rows//1//name", "λ = 0.7", "rows: the name 'λ = 0.7' stands twice; rename one"),
     ],
 )
-def test_columns_and_rows_that_are_used_exist(path, value, expected):
-    message = refused(check, edited(EXPERIMENT, path, value))
-    assert message.startswith(f"config/experiments/table2.yaml: {expected}")
-
-
-def test_row_names_are_unique():
-    twice = {**EXPERIMENT, "rows": [EXPERIMENT["rows"][0]] * 2, "comparisons": []}
-    assert "rows: the name 'real captions only' stands twice" in refused(check, twice)
+def test_columns_and_rows_that_are_used_exist_and_have_one_name(path, value, expected):
+    assert refused(check, edited(EXPERIMENT, path, value)).startswith(f"{TABLE2}: {expected}")
 
 
 @pytest.mark.parametrize(
@@ -280,14 +397,14 @@ def test_network_columns_are_known_to_every_scale(path, value, expected):
         ],
         "comparisons": [{"better": "fast", "than": "slow", "column": "Latency img (ms)", "claim": "c"}],
     }
-    models = {**MODELS, "ViT-B/16:MCt-2": {"model_cfg": {}}}
+    models = {**MODELS, "ViT-B/16:MCt-2": MODEL}
     check(experiment, models=models)
     changed = edited(experiment, path, value)
     validate(changed, "experiment", "x")
     if expected is None:
         check(changed, models=models)
     else:
-        assert refused(check, changed, SCALE, models).startswith(f"config/experiments/table2.yaml: {expected}")
+        assert refused(check, changed, SCALE, models).startswith(f"{TABLE2}: {expected}")
 
 
 def test_trained_rows_need_seeds_and_a_column_to_score():
@@ -333,19 +450,29 @@ def test_trained_rows_need_seeds_and_a_column_to_score():
             "augmentations.strong.crop_scale is [1.0, 0.5]; write the smaller",
         ),
         ("zoo//augmentation//crop_scale", [1.0, 0.5], "zoo.augmentation.crop_scale is [1.0, 0.5]; write the smaller"),
+        ("training//min_lr", 0.01, "training.min_lr is 0.01; it must be at most lr (0.002)"),
+        ("zoo//teachers//captioner", MEMBERS[0], "zoo.teachers.captioner: a teacher cannot have this name; rename it"),
+        ("zoo//teachers//tokenizer", MEMBERS[0], "zoo.teachers.tokenizer: a teacher cannot have this name"),
+        # 130 concepts, of seven vendors two held out
+        (
+            "datasets//DataComp-12M//size",
+            651,
+            "datasets.DataComp-12M.size is 651; 130 concepts by 5 vendors make at most",
+        ),
         ("datasets//other", {"name": "12M", "size": 9, "seed": 1}, "datasets: the name '12M' stands twice"),
     ],
 )
 def test_a_scale_must_agree_with_itself_the_models_and_the_suite(path, value, expected):
     message = refused(check, EXPERIMENT, edited(SCALE, path, value))
-    assert message.startswith(f"config/scales/mini.yaml: {expected}")
+    assert message.startswith(f"{MINI}: {expected}")
 
 
 def test_limits_of_held_out_vendors_are_inclusive_where_they_should_be():
     """held_out_vendors < min_vendors <= number of vendors: one drawing is left to train on. Finishes count once."""
     vendors = len(SCALE["pool"]["vendors"]) - len(SCALE["pool"]["finishes"])
     pool = {**SCALE["pool"], "min_vendors": vendors, "held_out_vendors": vendors - 1}
-    check(EXPERIMENT, {**SCALE, "pool": pool})
+    check(EXPERIMENT, edited({**SCALE, "pool": pool}, "datasets//DataComp-12M//size", 130))
+    check(EXPERIMENT, edited(SCALE, "datasets//DataComp-12M//size", 650))
 
 
 @pytest.mark.parametrize(

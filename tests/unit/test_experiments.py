@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import hashlib
 import json
 import re
 import subprocess
@@ -10,157 +9,385 @@ import sys
 from pathlib import Path
 
 import pytest
+from refusals import edited, refused
 
-from clipdr.errors import UserError
-from clipdr.experiments import Run, evaluation_columns, has_runs, nearest, networks, plan, slug, unique_runs
+from clipdr.artifacts import all_of
+from clipdr.errors import nearest
+from clipdr.experiments import (
+    Run,
+    captions,
+    columns_of,
+    evaluation,
+    evaluation_columns,
+    for_paper,
+    has_runs,
+    networks,
+    plan,
+    slug,
+    unique_runs,
+    words_of,
+)
 
+SOURCES = str(Path(__file__).parents[2] / "src")
+MEMBER = {"model": "small", "lr": 0.1}
 SCALE = {
-    "pool": {"name": "emoji"},
+    "title": "t",
+    "pool": {"name": "emoji", "seed": 0},
+    "zoo": {
+        "vocab_size": 300,
+        "seed": 7,
+        "augmentation": {"views": 2},
+        "teachers": {"conv": {**MEMBER}, "vit": {**MEMBER, "seed": 8}},
+        "captioner": {**MEMBER},
+    },
     "models": {"ViT-B/16:Base": "small", "MCi0:MCt": "fast"},
     "datasets": {"DataComp-12M": {"name": "12M", "size": 400, "seed": 0}},
     "teachers": {"single": ["conv"], "ensemble": ["conv", "vit"]},
+    "captions": {"number": 5, "top_p": 0.9},
     "augmentations": {"light": {"views": 2}, "strong": {"views": 3}},
-    "training": {"steps": 300, "lr": 0.002},
+    "training": {"steps": 300, "lr": 0.002, "weight_decay": 0.1, "source": "memory"},
     "seeds": 2,
+    "evaluation": {"suite": "tiny", "batch_size": 4, "columns": {"IN-val": ["x"]}},
 }
-MODELS = {"small": {"model_cfg": {"embed_dim": 64}}, "fast": {"model_cfg": {"embed_dim": 32}}}
+MODELS = {
+    name: {"model_cfg": {"embed_dim": width, "vision_cfg": {"image_size": 32}}}
+    for name, width in [("small", 64), ("fast", 8)]
+}
+OBJECTIVES = {
+    "reinforced": {
+        "properties": {
+            "name": {"const": "reinforced"},
+            "lambda": {"type": "number"},
+            "teachers": {"type": "string", "words": "teachers"},
+            "gain": {"type": "number", "default": 2},
+        }
+    },
+    "clip": {"properties": {"name": {"const": "clip"}, "margin": {"type": "number"}}},
+}
 EXPERIMENT = {
     "title": "t",
     "seeds": [0, 1, 2],
-    "settings": {"model": "ViT-B/16:Base", "dataset": "DataComp-12M"},
+    "settings": {"model": "ViT-B/16:Base", "data": {"dataset": "DataComp-12M"}, "objective": {"name": "reinforced"}},
     "rows": [
         {
             "name": "plain",
-            "settings": {"lambda": 0, "captions": ["real"], "augmentation": "light", "teachers": "none"},
+            "settings": {"objective": {"lambda": 0}, "data": {"captions": ["real"], "augmentation": "light"}},
         },
         {
             "name": "distilled",
-            "settings": {"lambda": 1, "captions": ["real", "syn"], "augmentation": "strong", "teachers": "ensemble"},
+            "settings": {
+                "objective": {"lambda": 1, "teachers": "ensemble"},
+                "data": {"captions": ["real", "syn"], "augmentation": "strong"},
+            },
         },
     ],
 }
 
 
-def names(runs: list[Run]) -> list[str]:
-    return [run.name for run in runs]
+def planned(experiment: dict = EXPERIMENT, scale: dict = SCALE, models: dict = MODELS) -> list[Run]:
+    return plan(experiment, scale, models, OBJECTIVES)
 
 
-def with_row(**settings) -> dict:
-    """The experiment with the settings of its second row changed; None removes one."""
-    experiment = copy.deepcopy(EXPERIMENT)
-    row = experiment["rows"][1]["settings"]
-    row.update(settings)
-    for key in [key for key, value in settings.items() if value is None]:
-        del row[key]
-    return experiment
+def names(*arguments: dict) -> list[str]:
+    return [run.name for run in planned(*arguments)]
+
+
+def row(path: str, value: object) -> dict:
+    """The experiment with the settings of its second row changed."""
+    return edited(EXPERIMENT, f"rows//1//settings//{path}", value)
+
+
+# ---- settings
 
 
 def test_settings_are_fully_resolved():
-    run = plan(EXPERIMENT, SCALE, MODELS)[2]
+    run = planned()[2]
     assert (run.row, run.seed) == ("distilled", 0)
     assert run.settings == {
-        "model": "small",
-        "model_config": {"model_cfg": {"embed_dim": 64}},
-        "dataset": "12M",
-        "pool": "emoji",
-        "augmentation": "strong",
-        "captions": ["real", "syn"],
-        "teachers": ["conv", "vit"],
-        "lambda": 1.0,
-        "training": {"steps": 300, "lr": 0.002},
+        "model": {"name": "small", "config": MODELS["small"]},
+        "data": {"dataset": "12M", "augmentation": "strong", "captions": ["real", "syn"]},
+        "objective": {"name": "reinforced", "lambda": 1.0, "teachers": ["conv", "vit"], "gain": 2.0},
+        "training": SCALE["training"],
         "seed": 0,
     }
+    assert planned()[0].settings["objective"] == {"name": "reinforced", "lambda": 0.0, "gain": 2.0}
 
 
-def test_names_are_a_readable_slug_and_a_hash_of_the_settings():
-    run = plan(EXPERIMENT, SCALE, MODELS)[2]
-    digest = hashlib.sha256(json.dumps(run.settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:8]
-    assert run.name == f"small_12M_strong_real+syn_conv+vit_lambda1_seed0-{digest}"
-    assert plan(EXPERIMENT, SCALE, MODELS)[0].name.startswith("small_12M_light_real_none_lambda0_seed0-")
+def test_a_name_tells_what_the_run_is():
+    first, *_, last = planned()
+    assert re.fullmatch(r"small_12M-light_real_reinforced-lambda0_seed0-[0-9a-f]{8}", first.name)
+    assert re.fullmatch(r"small_12M-strong_real\+syn_reinforced-lambda1-conv\+vit_seed1-[0-9a-f]{8}", last.name)
+    assert last.artifact.path == f"runs/{last.name}"
 
 
 def test_names_are_the_same_in_every_process():
     code = "import json,sys; from clipdr.experiments import plan; print([r.name for r in plan(*json.load(sys.stdin))])"
     printed = subprocess.run(
         [sys.executable, "-c", code],
-        input=json.dumps([EXPERIMENT, SCALE, MODELS]),
-        env={"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "PYTHONHASHSEED": "7"},
+        input=json.dumps([EXPERIMENT, SCALE, MODELS, OBJECTIVES]),
+        env={"PYTHONPATH": SOURCES, "PYTHONHASHSEED": "7"},
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    assert printed.strip() == str(names(plan(EXPERIMENT, SCALE, MODELS)))
+    assert printed.strip() == str(names())
 
 
 def test_runs_go_row_by_row_and_a_scale_takes_the_first_seeds():
-    runs = plan(EXPERIMENT, SCALE, MODELS)
-    assert [(run.row, run.seed) for run in runs] == [("plain", 0), ("plain", 1), ("distilled", 0), ("distilled", 1)]
-    every = {key: value for key, value in SCALE.items() if key != "seeds"}
-    assert [run.seed for run in plan(EXPERIMENT, every, MODELS)] == [0, 1, 2, 0, 1, 2]
-    assert len(plan(EXPERIMENT, {**SCALE, "seeds": 99}, MODELS)) == 6
-
-
-def test_names_fit_in_a_path():
-    for run in plan(EXPERIMENT, SCALE, MODELS):
-        assert re.fullmatch(r"[A-Za-z0-9._+-]{1,200}", run.name)
+    assert [(run.row, run.seed) for run in planned()] == [
+        ("plain", 0),
+        ("plain", 1),
+        ("distilled", 0),
+        ("distilled", 1),
+    ]
+    assert [run.seed for run in planned(EXPERIMENT, edited(SCALE, "seeds", None))] == [0, 1, 2, 0, 1, 2]
+    assert len(planned(EXPERIMENT, {**SCALE, "seeds": 99})) == 6
 
 
 @pytest.mark.parametrize(
-    "change", [{"lambda": 0.7}, {"captions": ["syn"]}, {"augmentation": "light"}, {"teachers": "single"}]
+    ("path", "value"),
+    [
+        ("objective//lambda", 0.7),
+        ("objective//teachers", "single"),
+        ("objective//gain", 3),
+        ("data//captions", ["syn"]),
+        ("data//augmentation", "light"),
+        ("training", {"steps": 5}),
+        ("model", "MCi0:MCt"),
+    ],
 )
-def test_a_changed_setting_renames_the_runs_of_its_row_only(change):
-    before, after = plan(EXPERIMENT, SCALE, MODELS), plan(with_row(**change), SCALE, MODELS)
-    changed = [old.row for old, new in zip(before, after, strict=True) if old.name != new.name]
+def test_a_changed_setting_renames_the_runs_of_its_row_only(path, value):
+    changed = [old.row for old, new in zip(planned(), planned(row(path, value)), strict=True) if old.name != new.name]
     assert changed == ["distilled", "distilled"]
 
 
-def test_a_changed_model_training_or_pool_renames_every_run_and_a_subset_size_none():
-    before = names(plan(EXPERIMENT, SCALE, MODELS))
-    wider = {**MODELS, "small": {"model_cfg": {"embed_dim": 65}}}
-    longer = {**SCALE, "training": {"steps": 301, "lr": 0.002}}
-    other = {**SCALE, "pool": {"name": "clipart"}}
-    for after in (plan(EXPERIMENT, SCALE, wider), plan(EXPERIMENT, longer, MODELS), plan(EXPERIMENT, other, MODELS)):
-        assert not set(before) & set(names(after))
-    bigger = {**SCALE, "datasets": {"DataComp-12M": {"name": "12M", "size": 800, "seed": 0}}}
-    assert names(plan(EXPERIMENT, bigger, MODELS)) == before
-    assert names(plan(EXPERIMENT, SCALE, {**MODELS, "fast": {}})) == before  # a model that no run uses
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("objective//lambda", 1.0),
+        ("objective//gain", 2),  # the default
+        ("data//captions", ["syn", "real"]),
+        ("data//dataset", "DataComp-12M"),  # said in the row as well as for all rows
+        ("training", {"steps": 300}),  # of the scale
+    ],
+)
+def test_the_same_setting_written_otherwise_is_the_same_run(path, value):
+    assert names(row(path, value)) == names()
 
 
 def test_rows_and_tables_with_equal_settings_share_their_runs():
-    other = copy.deepcopy(EXPERIMENT)
+    other = row("objective//lambda", 0.5)
     other["title"], other["rows"][0]["name"] = "another table", "baseline"
-    other["rows"][1]["settings"]["lambda"] = 0.5
     other["rows"].append({"name": "again", "settings": EXPERIMENT["rows"][1]["settings"]})
-    runs = plan(EXPERIMENT, SCALE, MODELS) + plan(other, SCALE, MODELS)
+    runs = planned() + planned(other)
     unique = unique_runs(runs)
     assert len(runs) == 10 and len(unique) == 6
-    assert all(unique[run.name] == run.settings for run in runs)
-    assert list(unique)[:4] == names(runs)[:4]
+    assert all(unique[run.name] == run.artifact for run in runs)
 
 
-def test_the_same_setting_written_otherwise_is_the_same_run():
-    before = names(plan(EXPERIMENT, SCALE, MODELS))
-    assert names(plan(with_row(**{"lambda": 1.0}), SCALE, MODELS)) == before
-    assert names(plan(with_row(captions=["syn", "real"]), SCALE, MODELS)) == before
-    moved = with_row(model="ViT-B/16:Base")  # said in the row as well as for all rows
-    assert names(plan(moved, SCALE, MODELS)) == before
-    shuffled = {**SCALE, "training": {"lr": 0.002, "steps": 300}}
-    assert names(plan(EXPERIMENT, shuffled, MODELS)) == before
+def test_training_is_the_scale_with_what_the_row_says_in_its_place():
+    assert planned(row("training", {"steps": 5}))[2].settings["training"] == {**SCALE["training"], "steps": 5}
 
 
-def test_without_distillation_no_teacher_is_in_the_settings():
-    runs = plan(with_row(**{"lambda": 0}), SCALE, MODELS)
-    assert runs[2].settings["teachers"] == [] and "none" in runs[2].name
-    assert names(runs) == names(plan(with_row(**{"lambda": 0, "teachers": "none"}), SCALE, MODELS))
+def test_a_recipe_is_a_word_of_the_scale_and_the_row_has_the_last_word():
+    scale = {**SCALE, "recipes": {"long": {"steps": 900, "lr": 0.1}}}
+    said = {**row("recipe", "long")["rows"][1]["settings"], "training": {"lr": 0.2}}
+    experiment = edited(EXPERIMENT, "rows//1//settings", said)
+    assert planned(experiment, scale)[2].settings["training"] == {**SCALE["training"], "steps": 900, "lr": 0.2}
+    assert "recipe 'logn' is not defined; did you mean 'long'?" in refused(planned, row("recipe", "logn"), scale)
+
+
+def test_a_stream_reads_the_reinforced_shards_and_no_views():
+    streamed, stored = planned(row("training", {"source": "stream"}))[2], planned()[2]
+    assert streamed.artifact.inputs["reinforced"] == stored.artifact.inputs["views"].inputs["reinforced"]
+    assert "views" not in streamed.artifact.inputs
+
+
+def test_words_of_a_row_win_key_by_key_and_another_objective_brings_its_own_keys():
+    common = {"settings": {"model": "a", "data": {"dataset": "d"}, "objective": {"name": "reinforced", "lambda": 1}}}
+    merged = words_of(common, {"settings": {"data": {"augmentation": "light"}, "objective": {"lambda": 0}}})
+    assert merged["data"] == {"dataset": "d", "augmentation": "light"}
+    assert merged["objective"] == {"name": "reinforced", "lambda": 0}
+    assert words_of(common, {"settings": {"objective": {"name": "clip"}}})["objective"] == {"name": "clip"}
+
+
+def test_columns_of_lie_open():
+    words = {"model": "m", "init": {"row": "plain"}, "data": {"captions": ["syn"]}, "training": {"lr": 1}}
+    words["objective"] = {"name": "reinforced", "lambda": 0.5}
+    flat = {"model": "m", "init": "plain", "captions": ["syn"], "lr": 1, "objective": "reinforced", "lambda": 0.5}
+    assert columns_of(words) == flat
+    assert columns_of({}) == {}
 
 
 def test_a_row_without_settings_is_not_trained():
     published = {"name": "of others", "network": "RN50", "published": {"IN-val": 60.0}}
     more = {**EXPERIMENT, "rows": [published, *EXPERIMENT["rows"]]}
-    assert plan(more, SCALE, MODELS) == plan(EXPERIMENT, SCALE, MODELS)
+    assert planned(more) == planned()
     assert has_runs(more) and has_runs({**EXPERIMENT, "rows": [{"name": "common settings alone", "settings": {}}]})
     assert not has_runs({"rows": [published]})
-    assert plan({"rows": [published]}, SCALE, MODELS) == []  # nor are seeds needed
+    assert planned({"rows": [published]}) == []  # nor are seeds needed
+
+
+def test_runs_own_their_settings_and_planning_changes_none_of_its_arguments():
+    arguments = (EXPERIMENT, SCALE, MODELS, OBJECTIVES)
+    before = copy.deepcopy(arguments)
+    runs = plan(*arguments)
+    runs[0].settings["training"]["steps"] = 1
+    runs[0].settings["model"]["config"]["model_cfg"]["embed_dim"] = 1
+    assert before == arguments and runs[1].settings["training"]["steps"] == 300
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        runs[0].row = "x"
+
+
+# ---- what runs are made from
+
+
+def chain(scale: dict, models: dict = MODELS) -> dict[str, str]:
+    """`<stage>/<slug>` -> name, of all that the runs of seed 0 are made from."""
+    artifacts = all_of(run.artifact for run in planned(EXPERIMENT, {**scale, "seeds": 1}, models)).values()
+    return {f"{one.stage}/{one.name.rpartition('-')[0]}": one.name for one in artifacts}
+
+
+ZOO = {"zoo/conv", "zoo/vit", "zoo/captioner"}
+STRONG = {"reinforced/12M-strong", "views/12M-strong-32px"}
+STORED = STRONG | {"reinforced/12M-light", "views/12M-light-32px"}
+RUNS = {key for key in chain(SCALE) if key.startswith("runs/")}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("pool//seed", 1, {"pool/emoji", "tokenizer/emoji", "subset/12M", "captions/12M"} | ZOO | STORED | RUNS),
+        ("zoo//vocab_size", 301, {"tokenizer/emoji", "captions/12M"} | ZOO | STORED | RUNS),
+        ("zoo//captioner//steps", 9, {"zoo/captioner", "captions/12M"} | STORED | RUNS),
+        ("zoo//teachers//vit//lr", 0.2, {"zoo/vit"} | STORED | RUNS),
+        ("zoo//seed", 9, {"zoo/conv", "zoo/captioner", "captions/12M"} | STORED | RUNS),  # vit has its own
+        ("datasets//DataComp-12M//size", 401, {"subset/12M", "captions/12M"} | STORED | RUNS),
+        ("captions//top_p", 0.8, {"captions/12M"} | STORED | RUNS),
+        ("augmentations//strong//views", 4, STRONG | {key for key in RUNS if "strong" in key}),
+        ("training//weight_decay", 0.2, ZOO | {"captions/12M"} | STORED | RUNS),
+        ("evaluation//columns", {}, set()),
+        ("title", "another scale", set()),
+    ],
+)
+def test_a_name_changes_with_anything_upstream_and_with_nothing_else(path, value, expected):
+    before, after = chain(SCALE), chain(edited(SCALE, path, value))
+    assert before.keys() == after.keys() and len(before) == 13
+    assert {key for key in before if before[key] != after[key]} == expected
+
+
+def test_a_changed_model_renames_what_it_is_in():
+    assert chain(SCALE, edited(MODELS, "fast//model_cfg//embed_dim", 9)) == chain(SCALE)  # no run uses it
+    changed = chain(SCALE, edited(MODELS, "small//model_cfg//embed_dim", 65))
+    assert {key for key, name in chain(SCALE).items() if changed[key] == name} == {
+        "pool/emoji",
+        "tokenizer/emoji",
+        "subset/12M",
+    }
+
+
+def test_a_member_of_the_zoo_is_trained_by_the_recipe_with_its_own_words_in_their_place():
+    zoo = {one.name.rpartition("-")[0]: one for one in all_of([planned()[0].artifact]).values() if one.stage == "zoo"}
+    for name, seed in (("conv", 7), ("vit", 8), ("captioner", 7)):
+        told = zoo[name].settings
+        assert (told["seed"], told["lr"], told["weight_decay"], told["steps"]) == (seed, 0.1, 0.1, 300)
+        assert (told["config"], told["augmentation"]) == (MODELS["small"], {"views": 2})
+
+
+def test_captions_of_a_dataset_are_those_of_its_runs():
+    alone = captions(SCALE, MODELS, SCALE["datasets"]["DataComp-12M"])
+    assert all_of([planned()[0].artifact])[alone.path] == alone
+
+
+def test_an_evaluation_is_of_a_run_and_of_the_tasks_not_of_the_columns():
+    run, suite = planned()[0].artifact, {"tasks": [{"key": "x"}]}
+    made = evaluation(run, suite, SCALE)
+    assert re.fullmatch(rf"eval/{re.escape(run.name)}/tiny-[0-9a-f]{{8}}", made.path)
+    assert made.settings == {**suite, "batch_size": 4} and made.inputs["run"] == run
+    assert evaluation(run, suite, edited(SCALE, "evaluation//columns", {})) == made
+    assert evaluation(run, {"tasks": [{"key": "y"}]}, SCALE) != made
+    assert evaluation(planned()[1].artifact, suite, SCALE) != made
+
+
+# ---- init
+
+
+def test_init_makes_the_run_of_the_same_seed_an_input():
+    runs = {(run.row, run.seed): run for run in planned(row("init", {"row": "plain"}))}
+    for seed in (0, 1):
+        start, run = runs["plain", seed], runs["distilled", seed]
+        assert run.artifact.inputs["init"] == start.artifact
+        assert run.settings["init"] == {"run": start.name} and f"_init_seed{seed}-" in run.name
+        assert "init" not in start.settings
+    longer = edited(row("init", {"row": "plain"}), "rows//0//settings//objective//gain", 3)
+    assert not set(names(longer)) & set(names(row("init", {"row": "plain"})))
+
+
+def test_a_row_may_start_from_one_that_stands_below_it():
+    below = edited(EXPERIMENT, "rows//0//settings//init", {"row": "distilled"})
+    first, *_, last = planned(below)
+    assert first.row == "plain" and first.artifact.inputs["init"].settings["objective"] == last.settings["objective"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            {"init": {"row": "plian"}},
+            "row 'distilled': init.row: 'plian' is no row with settings; did you mean 'plain'?",
+        ),
+        ({"init": {"row": "published"}}, "row 'distilled': init.row: 'published' is no row with settings"),
+        ({"init": {"row": "distilled"}}, "init: distilled starts from distilled; break the circle"),
+        ({"init": {"row": "last"}}, "init: distilled starts from last starts from distilled; break the circle"),
+        (
+            {"init": {"row": "plain"}, "model": "MCi0:MCt"},
+            "row 'distilled': init: starts from a run of model 'small', but is 'fast'; name a row of the same model",
+        ),
+    ],
+)
+def test_an_init_that_leads_nowhere_is_refused(settings, expected):
+    experiment = copy.deepcopy(EXPERIMENT)
+    experiment["rows"][1]["settings"] |= settings
+    last = {**EXPERIMENT["rows"][1]["settings"], "init": {"row": "distilled"}}
+    experiment["rows"] += [{"name": "published"}, {"name": "last", "settings": last}]
+    assert refused(planned, experiment).startswith(expected)
+
+
+# ---- what cannot be planned
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("data//captions", [], "data.captions is empty"),
+        ("data//captions", ["real", "sin"], "data.captions 'sin' is not defined; did you mean 'syn'?"),
+        ("data//captions", None, "settings.data.captions is missing; give it in the row or in the settings common"),
+        ("data", {"captions": ["real"]}, "settings.data.augmentation is missing"),
+        ("data//augmentation", "Strong", "data.augmentation 'Strong' is not defined; did you mean 'strong'?"),
+        ("data//dataset", "COCO", "data.dataset 'COCO' is not defined (datasets has DataComp-12M)"),
+        ("model", "MCi0", "model 'MCi0' is not defined; did you mean 'MCi0:MCt'?"),
+        ("objective//teachers", "singel", "objective.teachers 'singel' is not defined; did you mean 'single'?"),
+        ("objective//name", "reinforcd", "objective.name 'reinforcd' is not defined; did you mean 'reinforced'?"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_with_the_row(path, value, expected):
+    assert refused(planned, row(path, value)).startswith(f"row 'distilled': {expected}")
+
+
+def test_a_model_without_configuration_is_refused():
+    assert "model 'small' is not defined" in refused(planned, EXPERIMENT, SCALE, {"smaller": {}})
+
+
+# ---- papers, networks
+
+
+def test_a_paper_sees_the_scale_with_its_own_words_in_their_place():
+    scale = {**SCALE, "papers": {"other": {"training": {"steps": 5}, "seeds": 1, "models": {"RN50": "fast"}}}}
+    seen = for_paper(scale, "other")
+    assert seen["training"] == {**SCALE["training"], "steps": 5} and seen["seeds"] == 1
+    assert seen["models"] == {**SCALE["models"], "RN50": "fast"}
+    assert {key for key in SCALE if seen[key] != SCALE[key]} == {"training", "seeds", "models"} and "papers" not in seen
+    assert for_paper(scale, "mobileclip") == SCALE == for_paper(SCALE, "other")
 
 
 def test_networks_are_those_of_the_rows_if_the_table_has_a_column_of_them():
@@ -168,58 +395,8 @@ def test_networks_are_those_of_the_rows_if_the_table_has_a_column_of_them():
     table = {"columns": ["Latency txt (ms)", "IN-val"], "rows": [*rows, {"name": "published only"}]}
     assert networks(table, "latency") == ["RN50", "ViT-B/16:MCt-2"]
     assert networks(table, "params") == []
-    assert networks({**table, "columns": ["Params img (M)"]}, "params") == ["RN50", "ViT-B/16:MCt-2"]
     assert evaluation_columns(table) == ["IN-val"]
-
-
-def test_a_network_has_one_file_name():
-    assert slug("ViT-B/16:MCt-2") == "ViT-B-16+MCt-2"
-    assert slug("open_clip:MobileCLIP-B") == "open_clip+MobileCLIP-B"
-    assert slug("RN50") == "RN50"
-
-
-def test_runs_own_their_settings():
-    runs = plan(EXPERIMENT, SCALE, MODELS)
-    runs[0].settings["training"]["steps"] = 1
-    runs[0].settings["model_config"]["model_cfg"]["embed_dim"] = 1
-    assert runs[1].settings["training"]["steps"] == SCALE["training"]["steps"] == 300
-    assert MODELS["small"]["model_cfg"]["embed_dim"] == 64
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        runs[0].name = "x"
-
-
-def test_planning_changes_none_of_its_arguments():
-    arguments = (EXPERIMENT, SCALE, MODELS)
-    before = copy.deepcopy(arguments)
-    plan(*arguments)
-    assert before == arguments
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"lambda": 1.5}, "lambda is 1.5; it must lie between 0 and 1"),
-        ({"lambda": -0.1}, "lambda is -0.1"),
-        ({"lambda": float("nan")}, "lambda is nan"),
-        ({"lambda": 0.1, "teachers": "none"}, "lambda is 0.1 but teachers is 'none'"),
-        ({"captions": []}, "captions is empty"),
-        ({"captions": ["real", "sin"]}, "captions 'sin' is not defined; did you mean 'syn'?"),
-        ({"teachers": "singel"}, "teachers 'singel' is not defined; did you mean 'single'?"),
-        ({"augmentation": "Strong"}, "augmentation 'Strong' is not defined; did you mean 'strong'?"),
-        ({"dataset": "COCO"}, "dataset 'COCO' is not defined (datasets has DataComp-12M)"),
-        ({"model": "MCi0"}, "model 'MCi0' is not defined; did you mean 'MCi0:MCt'?"),
-        ({"teachers": None}, "settings.teachers is missing"),
-    ],
-)
-def test_what_cannot_be_planned_is_refused_with_the_row(change, expected):
-    with pytest.raises(UserError) as caught:
-        plan(with_row(**change), SCALE, MODELS)
-    assert str(caught.value).startswith(f"row 'distilled': {expected}")
-
-
-def test_a_model_without_configuration_is_refused():
-    with pytest.raises(UserError, match="model 'small' is not defined"):
-        plan(EXPERIMENT, SCALE, {"smaller": {}, "fast": {}})
+    assert [slug(name) for name in ("ViT-B/16:MCt-2", "open_clip:RN50")] == ["ViT-B-16+MCt-2", "open_clip+RN50"]
 
 
 def test_nearest_ignores_case_and_keeps_silent_when_nothing_is_like_it():
@@ -229,6 +406,6 @@ def test_nearest_ignores_case_and_keeps_silent_when_nothing_is_like_it():
 
 def test_planning_imports_no_heavy_package():
     code = "import sys, clipdr.experiments, clipdr.config, clipdr.fingerprint; print(*sys.modules)"
-    env = {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    env = {"PYTHONPATH": SOURCES}
     loaded = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
     assert not {"torch", "open_clip", "timm", "pandas", "numpy", "snakemake"} & set(loaded.split())

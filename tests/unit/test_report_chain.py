@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from clipdr.data.shards import write_shard
 from clipdr.errors import UserError
 from clipdr.report import chain
-from clipdr.data.shards import write_shard
 
 
 @pytest.fixture()
