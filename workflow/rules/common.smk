@@ -2,7 +2,6 @@
 import json
 import os
 import re
-import site
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 
 ROOT = Path(workflow.basedir)
 SRC = ROOT / "src"
-site.addsitedir(SRC)
+sys.path.insert(0, str(SRC))  # before an installed clipdr, which may be that of another folder
 # Jobs run `python -m clipdr...` with this interpreter, or with that of their conda environment, which goes before it:
 # conda puts it where the active environment stands in PATH, and goes to the front only if no other is active.
 os.environ.pop("CONDA_SHLVL", None)
@@ -134,7 +133,10 @@ def made_from(key, file):
 
 def sources(wildcards):
     """What the packages of a pool hold; pools that are cut from the same packages share it."""
-    return f"results/sources/{Path(ARTIFACTS[f'pool/{wildcards.pool}'].settings['packages']).name}"
+    pool = ARTIFACTS[f"pool/{wildcards.pool}"].settings
+    if pool["kind"] != "emoji":  # shown as an input that is missing
+        return f"(a pool of kind {pool['kind']} cannot be made yet: put its shards into results/pool/{wildcards.pool})"
+    return f"results/sources/{Path(pool['packages']).name}"
 
 
 def train_code(wildcards):
