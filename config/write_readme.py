@@ -25,13 +25,15 @@ these words mean at one size of data and budget. `<name>` stands for a word of y
 """
 CONFIG = "What a plain `snakemake --cores all` builds. `--config scale=ci experiments=table2` changes it for one call."
 SCALES = """A word of an experiment is a key here: `datasets`, `augmentations`, `teachers`, `models`,
-`evaluation.columns`. Teachers and captioner are trained with the recipe of `training`, unless they name a value of
-their own.
+`evaluation.columns`.
 
 Under `papers`, one paper may mean something else by a word; the others see nothing of it. An experiment that this scale
 cannot have stands under `undefined` with the reason."""
 TRAINING = """The recipe of a scale's `training`. A row of an experiment may change any of its keys, under
 `settings.training`."""
+POOLS = """What a scale's `pool` may say, by its `kind`."""
+ZOOS = """What a scale's `zoo` may say, by its `kind`. Teachers and captioner that are trained here have the recipe of
+the scale's `training`, unless they name a value of their own."""
 OBJECTIVES = """What a run minimises: `settings.objective` of an experiment names one. Each has a schema in
 `workflow/schemas/objectives` and a module of the same name in `src/clipdr/losses`."""
 EXPERIMENTS = """A folder for each paper, a file for each table: `snakemake --cores all <paper>-<name>` builds it, and
@@ -74,15 +76,13 @@ LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiv
 
 def render() -> str:
     """The whole page."""
-    objectives = [
-        f"### `{path.name.removesuffix('.schema.yaml')}`\n\n{load_yaml(path)['description']}.\n\n{table(path)}"
-        for path in sorted((SCHEMAS / "objectives").glob("*.schema.yaml"))
-    ]
     sections = {
         "`config.yaml`": (CONFIG, _table("config")),
         "Scales: `scales/<scale>.yaml`": (SCALES, _table("scale")),
         "Training": (TRAINING, _table("training")),
-        "Objectives": (OBJECTIVES, *objectives),
+        "Pools": (POOLS, *_kinds("pools")),
+        "Zoos": (ZOOS, *_kinds("zoos")),
+        "Objectives": (OBJECTIVES, *_kinds("objectives")),
         "Experiments: `experiments/<paper>/<name>.yaml`": (EXPERIMENTS, _table("experiment")),
         "Suites: `suites/<suite>.yaml`": (_table("suite"),),
         "Models: `models/<file>.yaml`": (MODELS, _table("models"), TOWERS),
@@ -91,6 +91,14 @@ def render() -> str:
     for title, texts in sections.items():
         parts += [f"## {title}", *(text.rstrip() for text in texts)]
     return "\n\n".join(parts) + "\n"
+
+
+def _kinds(folder: str) -> list[str]:
+    """A subsection for each schema of a folder, which are kinds of one thing."""
+    return [
+        f"### `{path.name.removesuffix('.schema.yaml')}`\n\n{load_yaml(path)['description']}.\n\n{table(path)}"
+        for path in sorted((SCHEMAS / folder).glob("*.schema.yaml"))
+    ]
 
 
 def _table(kind: str) -> str:

@@ -19,7 +19,7 @@ def test_the_page_of_all_keys_is_as_the_script_writes_it() -> None:
     page = (REPO / "config/README.md").read_text(encoding="utf-8")
     assert page == script.render(), "run `python config/write_readme.py`"
     # Keys below lists, references and free names, and a definition that two keys share.
-    for key in ("`rows[].settings.init.row`", "`zoo.teachers.<name>.lr`, `zoo.captioner.lr`", "`datasets.<name>.size`"):
+    for key in ("`rows[].settings.init.row`", "`teachers.<name>.lr`, `captioner.lr`", "`datasets.<name>.size`"):
         assert key in page
 
 
