@@ -32,8 +32,9 @@ SOURCES = str(Path(__file__).parents[2] / "src")
 MEMBER = {"model": "small", "lr": 0.1}
 SCALE = {
     "title": "t",
-    "pool": {"name": "emoji", "seed": 0},
+    "pool": {"kind": "emoji", "name": "emoji", "seed": 0},
     "zoo": {
+        "kind": "trained",
         "vocab_size": 300,
         "seed": 7,
         "augmentation": {"views": 2},

@@ -11,13 +11,18 @@ from refusals import edited, refused
 from clipdr.schema import defaults, load, load_yaml, validate
 
 REPO = Path(__file__).parents[2]
-KINDS = ("config", "scale", "experiment", "suite", "training", "objectives/clip", "objectives/reinforced")
+SCHEMAS = REPO / "workflow/schemas"
+KINDS = [path.relative_to(SCHEMAS).as_posix().removesuffix(".schema.yaml") for path in SCHEMAS.rglob("*.schema.yaml")]
+KINDS = sorted(set(KINDS) - {"models"})  # open_clip knows the keys of towers
 # Objects whose keys have a schema elsewhere.
-FREE = ("settings.objective", "settings.training", "scale.training", "scale.recipes.^.+$")
+FREE = ("settings.objective", "settings.training", "scale.training", "scale.recipes.^.+$", "scale.pool", "scale.zoo")
 SCALE = load_yaml(REPO / "config/scales/mini.yaml")
 EXPERIMENT = load_yaml(REPO / "config/experiments/mobileclip/table2.yaml")
 TABLE1 = load_yaml(REPO / "config/experiments/mobileclip/table1.yaml")
 SUITE = load_yaml(REPO / "config/suites/emoji.yaml")
+PARTS = [(f"{part}s/{SCALE[part]['kind']}", SCALE[part]) for part in ("pool", "zoo") if "kind" in SCALE[part]]
+FILES = [("scale", SCALE), ("training", SCALE["training"]), ("experiment", EXPERIMENT), ("experiment", TABLE1)]
+FILES += [("suite", SUITE), *PARTS]
 
 
 def schema(kind: str) -> dict:
@@ -80,16 +85,7 @@ def misspelt(word: str, rng: random.Random, taken: set[str]) -> str:
             return wrong
 
 
-@pytest.mark.parametrize(
-    ("kind", "data"),
-    [
-        ("scale", SCALE),
-        ("training", SCALE["training"]),
-        ("experiment", EXPERIMENT),
-        ("experiment", TABLE1),
-        ("suite", SUITE),
-    ],
-)
+@pytest.mark.parametrize(("kind", "data"), FILES)
 @pytest.mark.parametrize("seed", range(3))
 def test_every_misspelt_key_is_named_with_the_key_that_was_meant(kind, data, seed):
     rules, rng = schema(kind), random.Random(seed)
@@ -107,17 +103,17 @@ def test_every_misspelt_key_is_named_with_the_key_that_was_meant(kind, data, see
         assert message.startswith(f"config/x.yaml: {dotted} is not a key; did you mean {path[-1]!r}?"), message
 
 
-def test_required_keys_are_the_ones_of_the_shipped_scale():
+@pytest.mark.parametrize(("kind", "data"), [("scale", SCALE), *PARTS])
+def test_required_keys_are_the_ones_of_the_shipped_scale(kind, data):
     """A reader of a validated scale may index without defaults, but for a few keys and the extras of the zoo."""
-    rules = schema("scale")
-    extras = set(rules["$defs"]["member"]["properties"]) - {"model", "steps", "batch_size", "lr"}
-    for path in fixed_keys(SCALE, rules, rules["$defs"]):
-        broken = edited(SCALE, "//".join(map(str, path)), None)
-        member = path[:2] in [("zoo", "teachers"), ("zoo", "captioner")] and "augmentation" not in path[:-1]
+    rules, extras = schema(kind), {"weight_decay", "augmentation", "seed"}
+    for path in fixed_keys(data, rules, rules.get("$defs", {})):
+        broken = edited(data, "//".join(map(str, path)), None)
+        member = {"teachers", "captioner"} & set(path[:-1]) and "augmentation" not in path[:-1]
         if path[0] in ("seeds", "recipes") or path[-1] == "ops" or (member and path[-1] in extras):
-            validate(broken, "scale", "x")
+            validate(broken, kind, "x")
         else:
-            assert f"{'.'.join(map(str, path))} is missing" in refused(validate, broken, "scale", "x")
+            assert f"{'.'.join(map(str, path))} is missing" in refused(validate, broken, kind, "x")
 
 
 def test_optional_keys_of_the_zoo_are_accepted():
@@ -150,11 +146,12 @@ def test_wrong_values_of_a_recipe_are_named_with_their_limits(path, value, expec
     ("path", "value", "expected"),
     [
         ("captions//top_p", 1.5, "captions.top_p is 1.5; it must be at most 1"),
-        ("pool//vendors", "noto", "pool.vendors is the text 'noto'; it must be a list"),
-        ("pool//vendors", ["noto", "noto"], "pool.vendors has an entry twice"),
-        ("pool//name", "../emoji", "pool.name is '../emoji'; only letters"),
+        ("teachers//single", "vit", "teachers.single is the text 'vit'; it must be a list"),
+        ("teachers//single", ["vit", "vit"], "teachers.single has an entry twice"),
+        ("evaluation//suite", "../emoji", "evaluation.suite is '../emoji'; only letters"),
         ("augmentations//very strong", {}, "augmentations.very strong is no name; only letters"),
-        ("evaluation//columns//IN-val", [], "evaluation.columns.IN-val has length 0"),
+        ("evaluation//batch_size", 0, "evaluation.batch_size is 0; it must be at least 1"),
+        ("teachers//single", [], "teachers.single has length 0; it must be at least 1"),
     ],
 )
 def test_wrong_values_are_named_with_their_limits(path, value, expected):
