@@ -15,6 +15,7 @@ from clipdr.errors import UserError, listed, nearest
 from clipdr.experiments import (
     NETWORK_COLUMNS,
     Run,
+    at_scale,
     columns_of,
     evaluation_columns,
     for_paper,
@@ -82,13 +83,23 @@ def load_scale(root: Path, name: str) -> dict:
         seen = for_paper(scale, paper)
         validate(seen, "scale", where, root)
         validate(seen["training"], "training", f"{where}: training", root)
+        for part, folder in (("pool", "pools"), ("zoo", "zoos")):
+            _check_uses(
+                source, [(f"{part}.kind", seen[part]["kind"], kinds(root, folder), f"workflow/schemas/{folder}")]
+            )
+            validate(seen[part], f"{folder}/{seen[part]['kind']}", f"{where}: {part}", root)
     return {**scale, "training": {**defaults("training", root), **scale["training"]}}
 
 
+def kinds(root: Path, folder: str) -> dict[str, Path]:
+    """Name -> schema of what may be chosen by its name: workflow/schemas/{objectives,pools,zoos}/<name>.schema.yaml."""
+    files = sorted((Path(root) / "workflow/schemas" / folder).glob("*.schema.yaml"))
+    return {path.name.removesuffix(".schema.yaml"): path for path in files}
+
+
 def load_objectives(root: Path) -> dict[str, dict]:
-    """Name -> schema of each objective, of workflow/schemas/objectives."""
-    folder = Path(root) / "workflow/schemas/objectives"
-    return {path.name.removesuffix(".schema.yaml"): load_yaml(path) for path in sorted(folder.glob("*.schema.yaml"))}
+    """Name -> schema of each objective."""
+    return {name: load_yaml(path) for name, path in kinds(root, "objectives").items()}
 
 
 def load_experiments(root: Path, config: Mapping) -> tuple[dict[str, Planned], dict[str, str]]:
@@ -119,12 +130,12 @@ def load_experiments(root: Path, config: Mapping) -> tuple[dict[str, Planned], d
             if key in scale.get("undefined", {}):
                 raise UserError(f"{source} is undefined at scale {config['scale']}: {scale['undefined'][key]}")
             runs = check(experiment, seen, models, suite, objectives, source, scale_source)
-            planned[key] = Planned(paper, path.stem, experiment, seen, runs)
+            planned[key] = Planned(paper, path.stem, at_scale(experiment, seen), seen, runs)
         except UserError as error:
             if key in config["experiments"]:
                 raise
             misfits[key] = str(error)
-    if planned:
+    if planned and scale["pool"]["kind"] == "emoji":
         check_packages(root, scale, scale_source)
     return planned, misfits
 
@@ -251,23 +262,29 @@ def _check_uses(source: str, uses: Iterable[_Use]) -> None:
 
 
 def _uses_of_scale(scale: Mapping, models: Mapping, suite: Mapping) -> Iterator[_Use]:
-    pool, zoo, evaluation = scale["pool"], scale["zoo"], scale["evaluation"]
+    zoo, evaluation = scale["zoo"], scale["evaluation"]
     for word, model in scale["models"].items():
         yield f"models.{word}", model, models, "config/models"
     for name, member in _members(zoo):
-        yield f"zoo.{name}.model", member["model"], models, "config/models"
+        if zoo["kind"] == "trained":
+            yield f"zoo.{name}.model", member["model"], models, "config/models"
     for word, teachers in scale["teachers"].items():
         yield from ((f"teachers.{word}", teacher, zoo["teachers"], "zoo.teachers") for teacher in teachers)
+    tasks, where = [task["key"] for task in suite["tasks"]], f"config/suites/{evaluation['suite']}.yaml"
+    if scale["pool"]["kind"] == "emoji":
+        yield from _uses_of_emoji(scale["pool"], tasks, where)
+    for column, keys in evaluation["columns"].items():
+        yield from ((f"evaluation.columns.{column}", key, tasks, where) for key in keys)
+
+
+def _uses_of_emoji(pool: Mapping, tasks: list[str], where: str) -> Iterator[_Use]:
     for finish, design in pool["finishes"].items():
         yield f"pool.finishes.{finish}", finish, pool["vendors"], "pool.vendors"
         yield f"pool.finishes.{finish}", design, pool["vendors"], "pool.vendors"
     for style in pool["required_styles"]:
         yield "pool.required_styles", style, pool["styles"], "pool.styles"
-    tasks, where = [task["key"] for task in suite["tasks"]], f"config/suites/{evaluation['suite']}.yaml"
     for style in pool["styles"]:  # the task of a style ends in its name
         yield "pool.styles", style, [key.rpartition("/")[2] for key in tasks], where
-    for column, keys in evaluation["columns"].items():
-        yield from ((f"evaluation.columns.{column}", key, tasks, where) for key in keys)
 
 
 def _uses_of_experiment(experiment: Mapping, models: Mapping) -> Iterator[_Use]:
@@ -328,8 +345,25 @@ def _check_rows(experiment: Mapping, source: str) -> None:
 
 
 def _check_sizes(scale: Mapping, source: str) -> None:
-    """Numbers that must fit each other, and icon sets that must not be trained and unseen at once."""
-    pool, training = scale["pool"], scale["training"]
+    """Numbers and names that must fit each other."""
+    _check_recipe(scale["training"], f"{source}: training")
+    for name in RESERVED:
+        if name in scale["zoo"]["teachers"]:
+            raise UserError(f"{source}: zoo.teachers.{name}: a teacher cannot have this name; rename it")
+    if scale["pool"]["kind"] == "emoji":
+        _check_emoji(scale, source)
+    crops = [(f"augmentations.{name}", entry) for name, entry in scale["augmentations"].items()]
+    members = [("zoo", scale["zoo"]), *((f"zoo.{name}", member) for name, member in _members(scale["zoo"]))]
+    zoo = [(f"{path}.augmentation", entry["augmentation"]) for path, entry in members if "augmentation" in entry]
+    for path, entry in [*crops, *zoo]:
+        low, high = entry["crop_scale"]
+        if low > high:
+            raise UserError(f"{source}: {path}.crop_scale is [{low}, {high}]; write the smaller number first")
+
+
+def _check_emoji(scale: Mapping, source: str) -> None:
+    """Vendors enough to hold some out, none trained on and unseen at once, and no subset larger than the pool."""
+    pool = scale["pool"]
     vendors = len({pool["finishes"].get(vendor, vendor) for vendor in pool["vendors"]})
     held_out = pool["held_out_vendors"]
     if not held_out < pool["min_vendors"] <= vendors:
@@ -342,10 +376,6 @@ def _check_sizes(scale: Mapping, source: str) -> None:
             raise UserError(
                 f"{source}: pool.styles.{style} is {icons!r}, a training vendor; take it out of one of them"
             )
-    _check_recipe(training, f"{source}: training")
-    for name in RESERVED:
-        if name in scale["zoo"]["teachers"]:
-            raise UserError(f"{source}: zoo.teachers.{name}: a teacher cannot have this name; rename it")
     largest = pool["concepts"] * (len(pool["vendors"]) - held_out)
     for word, dataset in scale["datasets"].items():
         if dataset["size"] > largest:
@@ -353,17 +383,6 @@ def _check_sizes(scale: Mapping, source: str) -> None:
                 f"{source}: datasets.{word}.size is {dataset['size']}; {pool['concepts']} concepts by "
                 f"{len(pool['vendors']) - held_out} vendors make at most {largest} pairs"
             )
-    crops = [(f"augmentations.{name}", entry) for name, entry in scale["augmentations"].items()]
-    members = [(f"zoo.{name}", member) for name, member in _members(scale["zoo"])]
-    zoo = [
-        (f"{path}.augmentation", entry["augmentation"])
-        for path, entry in [("zoo", scale["zoo"]), *members]
-        if "augmentation" in entry
-    ]
-    for path, entry in [*crops, *zoo]:
-        low, high = entry["crop_scale"]
-        if low > high:
-            raise UserError(f"{source}: {path}.crop_scale is [{low}, {high}]; write the smaller number first")
 
 
 def _members(zoo: Mapping) -> list[tuple[str, Mapping]]:

@@ -122,6 +122,14 @@ def evaluation_columns(experiment: Mapping) -> list[str]:
     return [column for column in experiment["columns"] if column not in NETWORK_COLUMNS]
 
 
+def at_scale(experiment: Mapping, scale: Mapping) -> dict:
+    """The experiment without the columns that the scale defines as none, and without what is claimed of them."""
+    words = scale["evaluation"]["columns"]
+    left = [column for column in experiment["columns"] if column in NETWORK_COLUMNS or words.get(column, [0])]
+    claims = [claim for claim in experiment.get("comparisons", []) if claim["column"] in left]
+    return {**experiment, "columns": left, "comparisons": claims}
+
+
 def networks(experiment: Mapping, quantity: str) -> list[str]:
     """Networks whose `quantity`, params or latency, the table of an experiment reads, in order of first use."""
     columns = [column for column in experiment["columns"] if column in NETWORK_COLUMNS]
@@ -155,8 +163,10 @@ def captions(scale: Mapping, models: Mapping, dataset: Mapping) -> Artifact:
     return artifact("captions", dataset["name"], settings, pool=pool(scale), subset=chosen, captioner=captioner)
 
 
-def tokenizer(scale: Mapping) -> Artifact:
-    """The tokenizer that all models trained on a pool share."""
+def tokenizer(scale: Mapping) -> Artifact | None:
+    """The tokenizer that all models trained on a pool share; published models bring their own."""
+    if scale["zoo"]["kind"] == "published":
+        return None
     return artifact("tokenizer", scale["pool"]["name"], {"vocab_size": scale["zoo"]["vocab_size"]}, pool=pool(scale))
 
 
@@ -170,6 +180,9 @@ def zoo_settings(scale: Mapping, name: str) -> dict:
 
 def _member(name: str, scale: Mapping, models: Mapping) -> Artifact:
     """A teacher of the zoo, or the captioner."""
+    if scale["zoo"]["kind"] == "published":
+        zoo = scale["zoo"]
+        return artifact("zoo", name, zoo["captioner"] if name == "captioner" else zoo["teachers"][name])
     settings = zoo_settings(scale, name)
     settings["config"] = _look_up(f"zoo: {name}: model", settings["model"], models, "config/models")
     return artifact("zoo", name, settings, pool=pool(scale), tokenizer=tokenizer(scale))
@@ -179,13 +192,13 @@ def _subset(scale: Mapping, dataset: Mapping) -> Artifact:
     return artifact("subset", dataset["name"], {key: dataset[key] for key in ("size", "seed")}, pool=pool(scale))
 
 
-def _reinforced(scale: Mapping, models: Mapping, dataset: Mapping, augmentation: str) -> Artifact:
+def _reinforced(scale: Mapping, models: Mapping, dataset: Mapping, name: str, augmentation: Mapping) -> Artifact:
     """The dataset with all that is stored in it: views of one augmentation, captions, all teachers' embeddings."""
     teachers = list(scale["zoo"]["teachers"])
     return artifact(
         "reinforced",
-        f"{dataset['name']}-{augmentation}",
-        {"augmentation": scale["augmentations"][augmentation], "teachers": teachers},
+        f"{dataset['name']}-{name}",
+        {"augmentation": augmentation, "teachers": teachers},
         pool=pool(scale),
         subset=_subset(scale, dataset),
         captions=captions(scale, models, dataset),
@@ -216,16 +229,15 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
                 "the same model"
             )
         settings["init"], inputs["init"] = {"run": init.name}, init
-    reinforced = _reinforced(scale, models, dataset, data["augmentation"])
+    name, augmentation = _augmentation(settings, scale)
+    if words_for_texts := tokenizer(scale):
+        inputs["tokenizer"] = words_for_texts
+    reinforced = _reinforced(scale, models, dataset, name, augmentation)
     if settings["training"]["source"] == "stream":
-        return artifact(
-            "runs", _slug(settings, objectives), settings, reinforced=reinforced, tokenizer=tokenizer(scale), **inputs
-        )
+        return artifact("runs", _slug(settings, objectives), settings, reinforced=reinforced, **inputs)
     side = config["model_cfg"]["vision_cfg"]["image_size"]
-    views = artifact(
-        "views", f"{dataset['name']}-{data['augmentation']}-{side}px", {"size": side}, reinforced=reinforced
-    )
-    return artifact("runs", _slug(settings, objectives), settings, views=views, tokenizer=tokenizer(scale), **inputs)
+    views = artifact("views", f"{dataset['name']}-{name}-{side}px", {"size": side}, reinforced=reinforced)
+    return artifact("runs", _slug(settings, objectives), settings, views=views, **inputs)
 
 
 def _slug(settings: Mapping, objectives: Mapping[str, dict]) -> str:
@@ -238,7 +250,7 @@ def _slug(settings: Mapping, objectives: Mapping[str, dict]) -> str:
     data = settings["data"]
     return "_".join(
         [
-            settings["model"]["name"],
+            slug(settings["model"]["name"]),
             f"{data['dataset']}-{data['augmentation']}",
             "+".join(data["captions"]),
             "-".join(objective),
@@ -281,6 +293,19 @@ def _look_up(key: str, word: str, known: Mapping, where: str):
         hint = f"{nearest(word, known)} ({where} has {listed(known) if known else 'nothing'})"
         raise UserError(f"{key} {word!r} is not defined{hint}")
     return known[word]
+
+
+def _augmentation(settings: Mapping, scale: Mapping) -> tuple[str, dict]:
+    """Name and settings of the stored views; there are none where a run without teachers draws a new one each step."""
+    name = settings["data"]["augmentation"]
+    entry = dict(scale["augmentations"][name])
+    if not entry.pop("fresh", False) or settings["objective"].get("teachers"):
+        return name, entry
+    if settings["training"]["source"] == "memory":
+        raise UserError(
+            f"data.augmentation: {name!r} is drawn afresh; set training.source to stream, or fresh to false"
+        )
+    return f"{name}-fresh", {**entry, "views": 0}
 
 
 def _captions(data: Mapping) -> list[str]:

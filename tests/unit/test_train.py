@@ -52,7 +52,7 @@ def settings(model_config):
 def finished(tmp_path_factory, model_config, views_dir, tokenizer):
     """A finished run of `settings`."""
     output = tmp_path_factory.mktemp("runs") / "model"
-    train(run_settings(model_config), views_dir, tokenizer, output)
+    train(run_settings(model_config), views_dir, tokenizer=tokenizer, output=output)
     return output
 
 
@@ -101,7 +101,7 @@ def test_a_run_writes_a_model_folder_and_its_log(finished, settings):
 
 def test_same_settings_give_the_same_weights(finished, settings, views_dir, tokenizer, tmp_path):
     torch.manual_seed(123)  # what was drawn before must not matter
-    train(settings, views_dir, tokenizer, tmp_path / "model")
+    train(settings, views_dir, tokenizer=tokenizer, output=tmp_path / "model")
     assert same(tmp_path / "model", finished)
 
 
@@ -116,7 +116,7 @@ def test_same_settings_give_the_same_weights(finished, settings, views_dir, toke
     ],
 )
 def test_other_settings_give_other_weights(part, key, value, finished, settings, views_dir, tokenizer, tmp_path):
-    train({**settings, part: {**settings[part], key: value}}, views_dir, tokenizer, tmp_path / "model")
+    train({**settings, part: {**settings[part], key: value}}, views_dir, tokenizer=tokenizer, output=tmp_path / "model")
     assert not same(tmp_path / "model", finished)
 
 
@@ -127,10 +127,10 @@ def test_a_run_that_was_interrupted_ends_like_one_that_was_not(
     monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", -1)
     calls = killed_at(monkeypatch, step)
     with pytest.raises(KeyboardInterrupt):
-        train(settings, views_dir, tokenizer, tmp_path / "model")
+        train(settings, views_dir, tokenizer=tokenizer, output=tmp_path / "model")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".model.lock", ".model.partial"]
     torch.manual_seed(99)
-    train(settings, views_dir, tokenizer, tmp_path / "model")
+    train(settings, views_dir, tokenizer=tokenizer, output=tmp_path / "model")
     assert len(calls) == 9  # eight steps, and the one that was interrupted
     assert same(tmp_path / "model", finished)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -157,7 +157,7 @@ def test_kill_9_then_the_same_command_again(
             return forward(self, embeddings)
 
         monkeypatch.setattr(losses.reinforced.Objective, "forward", killed)
-        return in_processes(processes, lambda: train(settings, data, tokenizer, folder))
+        return in_processes(processes, lambda: train(settings, data, tokenizer=tokenizer, output=folder))
 
     assert run(tmp_path / "killed", 3)[0] == run(tmp_path / "killed", 2)[0] == -signal.SIGKILL
     assert run(tmp_path / "killed", 0) == run(tmp_path / "whole", 0) == [0] * processes
@@ -167,12 +167,12 @@ def test_kill_9_then_the_same_command_again(
 def test_a_checkpoint_that_was_cut_leaves_nothing(finished, settings, views_dir, tokenizer, tmp_path, monkeypatch):
     killed_at(monkeypatch, 3)
     with pytest.raises(KeyboardInterrupt):
-        train(settings, views_dir, tokenizer, tmp_path / "model")
+        train(settings, views_dir, tokenizer=tokenizer, output=tmp_path / "model")
     monkeypatch.undo()
     (tmp_path / ".model.partial" / "resume.pt.partial").write_bytes(b"half a checkpoint")
     with (tmp_path / ".model.partial/log.jsonl").open("a") as log:
         log.write('{"step": 3, "lo')
-    train(settings, views_dir, tokenizer, tmp_path / "model")
+    train(settings, views_dir, tokenizer=tokenizer, output=tmp_path / "model")
     assert same(tmp_path / "model", finished)
     assert {path.name for path in (tmp_path / "model").iterdir()} == FILES
 
@@ -196,9 +196,9 @@ def test_a_killed_run_starts_again_when_its_inputs_changed(
     monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", -1)
     killed_at(monkeypatch, 6)
     with pytest.raises(KeyboardInterrupt):
-        train(before, views, words, tmp_path / "model")
+        train(before, views, tokenizer=words, output=tmp_path / "model")
     monkeypatch.undo()
-    train(settings, views_dir, tokenizer, tmp_path / "model")
+    train(settings, views_dir, tokenizer=tokenizer, output=tmp_path / "model")
     assert same(tmp_path / "model", finished)
 
 
@@ -215,10 +215,10 @@ def test_a_full_disk_keeps_the_last_checkpoint(finished, settings, views_dir, to
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(UserError, match="resume.pt cannot be written.*No space left.*same command again"):
-        train(settings, views_dir, tokenizer, tmp_path / "model")
+        train(settings, views_dir, tokenizer=tokenizer, output=tmp_path / "model")
     monkeypatch.undo()
     calls = killed_at(monkeypatch, 0)
-    train(settings, views_dir, tokenizer, tmp_path / "model")
+    train(settings, views_dir, tokenizer=tokenizer, output=tmp_path / "model")
     assert len(calls) == 5  # of eight steps, three were saved
     assert same(tmp_path / "model", finished)
 
@@ -231,21 +231,21 @@ def test_a_second_process_leaves_the_first_ones_work_alone(settings, views_dir, 
         if not refused:
             refused.append(1)
             with pytest.raises(UserError, match=f"is being made by process {os.getpid()}; wait"):
-                train({**settings, "seed": 1}, views_dir, tokenizer, tmp_path / "model")
+                train({**settings, "seed": 1}, views_dir, tokenizer=tokenizer, output=tmp_path / "model")
         return forward(self, embeddings)
 
     monkeypatch.setattr(losses.reinforced.Objective, "forward", meanwhile)
-    train(settings, views_dir, tokenizer, tmp_path / "model")
+    train(settings, views_dir, tokenizer=tokenizer, output=tmp_path / "model")
     assert refused and (tmp_path / "model" / WEIGHTS).is_file()
 
 
 def test_what_an_orphan_has_finished_is_kept(finished, settings, views_dir, tokenizer, tmp_path, monkeypatch):
     run = shutil.copytree(finished, tmp_path / "model")
     calls = killed_at(monkeypatch, 1)
-    train(settings, views_dir, tokenizer, run)
+    train(settings, views_dir, tokenizer=tokenizer, output=run)
     assert not calls and same(run, finished)
     with pytest.raises(UserError, match="is not empty"):
-        train({**settings, "seed": 1}, views_dir, tokenizer, run)
+        train({**settings, "seed": 1}, views_dir, tokenizer=tokenizer, output=run)
 
 
 def test_a_loss_that_is_no_number_names_step_images_and_last_checkpoint(
@@ -263,10 +263,10 @@ def test_a_loss_that_is_no_number_names_step_images_and_last_checkpoint(
     with pytest.raises(
         UserError, match="at step 2 real/clip is not finite.*lower `lr`.*resume.pt. Images of the batch"
     ):
-        train(settings, views_dir, tokenizer, tmp_path / "model")
+        train(settings, views_dir, tokenizer=tokenizer, output=tmp_path / "model")
     assert torch.load(tmp_path / ".model.partial/resume.pt", weights_only=True)["step"] == 2
     monkeypatch.undo()
-    train(settings, views_dir, tokenizer, tmp_path / "model")  # it goes on
+    train(settings, views_dir, tokenizer=tokenizer, output=tmp_path / "model")  # it goes on
 
 
 def test_stored_embeddings_that_are_no_numbers_are_blamed(settings, views_dir, tokenizer, tmp_path):
@@ -275,12 +275,12 @@ def test_stored_embeddings_that_are_no_numbers_are_blamed(settings, views_dir, t
     emb[:] = np.nan
     np.save(views / "large.text.npy", emb)
     with pytest.raises(UserError, match="at step 0 .*large.*stored embeddings of teacher 'large' are not finite"):
-        train(settings, views, tokenizer, tmp_path / "model")
+        train(settings, views, tokenizer=tokenizer, output=tmp_path / "model")
 
 
 def test_a_ladder_keeps_weights_on_the_way(settings, views_dir, tokenizer, tmp_path):
     settings["training"]["ladder"] = 3
-    train(settings, views_dir, tokenizer, tmp_path / "model")
+    train(settings, views_dir, tokenizer=tokenizer, output=tmp_path / "model")
     assert sorted(path.name for path in (tmp_path / "model/ladder").iterdir()) == [
         "0000002.pt", "0000004.pt", "0000006.pt"
     ]  # fmt: skip
@@ -291,14 +291,14 @@ def test_a_ladder_keeps_weights_on_the_way(settings, views_dir, tokenizer, tmp_p
 
 def test_a_run_starts_from_another_ones_weights(finished, settings, views_dir, tokenizer, tmp_path, model_config):
     settings["training"] |= {"steps": 1, "lr": 1e-12, "warmup": 0}
-    train(settings, views_dir, tokenizer, tmp_path / "model", init=finished)
+    train(settings, views_dir, tokenizer=tokenizer, output=tmp_path / "model", init=finished)
     start, end = weights(finished), weights(tmp_path / "model")
     assert all(torch.allclose(start[name], end[name], atol=1e-9) for name in start)
     wider = json.loads(json.dumps(model_config))
     wider["model_cfg"]["embed_dim"] = 8
     other = {**settings, "model": {"name": "wider", "config": wider}}
     with pytest.raises(UserError, match="is another model than the one to train"):
-        train(other, views_dir, tokenizer, tmp_path / "other", init=finished)
+        train(other, views_dir, tokenizer=tokenizer, output=tmp_path / "other", init=finished)
 
 
 def test_open_clip_loads_a_run_by_its_folder(finished, views_dir):
@@ -326,10 +326,10 @@ def test_a_run_without_teachers_does_not_need_them(settings, views_dir, tokenize
     for path in bare.glob("*.*.npy"):
         path.unlink()
     plain = {**settings, "objective": {"name": "reinforced", "lambda": 0.0, "fidelity": "paper"}}
-    train(plain, bare, tokenizer, tmp_path / "model")
-    train(plain, views_dir, tokenizer, tmp_path / "stored")
+    train(plain, bare, tokenizer=tokenizer, output=tmp_path / "model")
+    train(plain, views_dir, tokenizer=tokenizer, output=tmp_path / "stored")
     assert same(tmp_path / "model", tmp_path / "stored")
-    train({**plain, "objective": {"name": "clip"}}, bare, tokenizer, tmp_path / "clip")
+    train({**plain, "objective": {"name": "clip"}}, bare, tokenizer=tokenizer, output=tmp_path / "clip")
     assert same(tmp_path / "model", tmp_path / "clip")  # λ = 0 is CLIP's loss
 
 
@@ -358,7 +358,7 @@ def test_what_cannot_be_trained_is_refused_before_the_first_step(
         spoil(views)
     changed = {**settings, **{part: {**settings[part], **keys} for part, keys in change.items()}}
     with pytest.raises(UserError, match=says):
-        train(changed, views, tokenizer, tmp_path / "model")
+        train(changed, views, tokenizer=tokenizer, output=tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 

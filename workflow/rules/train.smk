@@ -20,8 +20,9 @@ rule train:
         runtime=60,
     params:
         python=python,
+        tokenizer=lambda wildcards, input: ["--tokenizer", *input.tokenizer] if input.tokenizer else [],
         init=lambda wildcards, input: ["--init", *input.init] if input.init else [],
         code=train_code,
     shell:
-        "{params.python} clipdr.train --settings {input.settings:q} --data {input.views:q} {input.shards:q} --tokenizer {input.tokenizer:q}"
-        " {params.init:q} --output {output:q} 2>&1 | tee {log:q}"
+        "{params.python} clipdr.train --settings {input.settings:q} --data {input.views:q} {input.shards:q}"
+        " {params.tokenizer:q} {params.init:q} --output {output:q} 2>&1 | tee {log:q}"

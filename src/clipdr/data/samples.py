@@ -6,10 +6,11 @@
 | `txt` | the real caption |
 | `syn.json` | `{"syn_text": [str, …]}` |
 | `paug.json` | `{"param_aug": [entry, …]}`, see `clipdr.data.augment` |
-| `pth.gz` | gzip of `torch.save({"image_emb": bf16 [A, E], "text_emb": bf16 [1 + S, E]})` |
+| `pth.gz` | gzip of `torch.save({"image_emb": bf16 [A, E], "text_emb": bf16 [T, E]})` |
 | `json` | uid and sha256 of the image |
 
-E is the teachers' widths one after another, each slice L2-normalised on its own; `text_emb` has the real caption first.
+A is the number of views, T of texts (the real caption first), E the teachers' widths one after another, each slice
+L2-normalised on its own.
 """
 
 import gzip
@@ -36,7 +37,7 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class Sample:
-    """A decoded sample: RGB image, captions, augmentation entries, and bf16 embeddings [A, E] and [1 + S, E]."""
+    """A decoded sample: RGB image, captions, augmentation entries, and bf16 embeddings [A, E] and [T, E]."""
 
     uid: str
     image: Image.Image
@@ -44,16 +45,16 @@ class Sample:
     synthetic: list[str]
     augmentations: list
     img_AE: torch.Tensor
-    txt_SE: torch.Tensor
+    txt_TE: torch.Tensor
 
 
 def encode(
-    pool_sample: dict, synthetic: list[str], augmentations: list, img_AE: torch.Tensor, txt_SE: torch.Tensor
+    pool_sample: dict, synthetic: list[str], augmentations: list, img_AE: torch.Tensor, txt_TE: torch.Tensor
 ) -> dict:
     """The members of a reinforced sample; image and text are copied from the pool's sample byte by byte."""
     details = json.loads(pool_sample["json"])
     emb = io.BytesIO()
-    torch.save({"image_emb": img_AE.bfloat16(), "text_emb": txt_SE.bfloat16()}, emb)
+    torch.save({"image_emb": img_AE.bfloat16(), "text_emb": txt_TE.bfloat16()}, emb)
     return {
         **{name: pool_sample[name] for name in ("__key__", *IMAGES, "txt") if name in pool_sample},
         "syn.json": _json({"syn_text": synthetic}),
@@ -84,7 +85,7 @@ def decode(sample: dict) -> Sample:
             synthetic=json.loads(sample["syn.json"])["syn_text"],
             augmentations=json.loads(entries) if isinstance(entries, str) else entries,
             img_AE=emb["image_emb"],
-            txt_SE=emb["text_emb"],
+            txt_TE=emb["text_emb"],
         )
     except DAMAGE as error:
         raise UserError(
@@ -107,7 +108,7 @@ def decode_image(sample: dict) -> Image.Image:
 
 
 def slices(sample: Sample, teachers: list[dict], wanted: list[str]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Name -> (image embeddings [A, E], text embeddings [1 + S, E]), float32, of the wanted teachers.
+    """Name -> (image embeddings [A, E], text embeddings [T, E]), float32, of the wanted teachers.
 
     Args:
         teachers: of the manifest, in the order of their slices: `name` and `width`.
@@ -119,19 +120,19 @@ def slices(sample: Sample, teachers: list[dict], wanted: list[str]) -> dict[str,
     widths = [teacher["width"] for teacher in teachers]
     for what, emb, number in (
         ("image", sample.img_AE, len(sample.augmentations)),
-        ("text", sample.txt_SE, 1 + len(sample.synthetic)),
+        ("text", sample.txt_TE, 1 + len(sample.synthetic)),
     ):
-        if tuple(emb.shape) != (number, sum(widths)) or not number:
+        if tuple(emb.shape) != (number, sum(widths)):
             raise UserError(
                 f"reinforced sample {sample.uid} has {what} embeddings {list(emb.shape)}, not {[number, sum(widths)]} "
                 "as its views or texts and the manifest's teachers want; delete its dataset and reinforce again"
             )
     found = {}
-    for teacher, img_AE, txt_SE in zip(
-        teachers, sample.img_AE.split(widths, 1), sample.txt_SE.split(widths, 1), strict=True
+    for teacher, img_AE, txt_TE in zip(
+        teachers, sample.img_AE.split(widths, 1), sample.txt_TE.split(widths, 1), strict=True
     ):
         if teacher["name"] in wanted:
-            found[teacher["name"]] = _unit(sample, teacher["name"], img_AE), _unit(sample, teacher["name"], txt_SE)
+            found[teacher["name"]] = _unit(sample, teacher["name"], img_AE), _unit(sample, teacher["name"], txt_TE)
     return found
 
 

@@ -4,7 +4,8 @@ The readers are the workers of all processes; of each epoch's order of the shard
 of equal length but for one sample, so that each sample is seen once whatever the number of processes and workers.
 Within its section a reader shuffles blocks of `shuffle_buffer` samples. All of this is known from the manifest and the
 seed before a byte is read, so a resumed run goes straight to its place. Reader r makes the batches of the steps r,
-r + workers, … of its process; the order of samples depends on the number of readers.
+r + workers, … of its process; the order of samples depends on the number of readers. Where a dataset stores no views,
+each image gets one that is drawn for its place in the step.
 
 Shape suffixes: A views, B batch of this process, C channels, S side, E teacher width.
 """
@@ -18,13 +19,13 @@ import numpy as np
 import torch
 
 from clipdr.batch import Batch, Teacher
-from clipdr.data.augment import replay
+from clipdr.data.augment import draw, replay
 from clipdr.data.draws import EPOCH, draws, text_of, view_of
 from clipdr.data.manifest import read_manifest, read_whole_shard
 from clipdr.data.samples import Sample, decode, slices
 from clipdr.errors import UserError
 
-BLOCK = 2  # a stream of randomness beside those of clipdr.data.draws
+BLOCK, FRESH = 2, 3  # streams of randomness beside those of clipdr.data.draws
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,12 @@ class ShardBatches:
                 f"{reinforced} has no embeddings of teacher {missing[0]!r}; it has {', '.join(self.scales) or 'none'}: "
                 "reinforce the dataset with all teachers of the scale"
             )
+        self.fresh = self.manifest["augmentation"]["views"] == 0
+        if self.fresh and teachers:
+            raise UserError(
+                f"{reinforced} stores no views, so teachers have no embeddings of them; take another augmentation, or "
+                "an objective without teachers"
+            )
         readers = max(workers, 1) * world
         if len(self.manifest["shards"]) < readers:
             raise UserError(
@@ -140,7 +147,7 @@ class ShardBatches:
         first, share = start + worker, self.mine.stop - self.mine.start
         samples = self._samples(self.rank * workers + first % workers, first // workers * share)
         for step in count(first, workers):
-            yield self._batch(list(islice(samples, share)), draws(self.seed, step, self.batch_size)[self.mine])
+            yield self._batch(list(islice(samples, share)), step)
 
     def _samples(self, reader: int, skip: int) -> Iterator[Sample]:
         """The reader's samples in their order, from the `skip`-th on."""
@@ -161,7 +168,8 @@ class ShardBatches:
                 yield from islice(read_whole_shard(self.reinforced, shard, self.manifest), position, None)
             position = max(position - number, 0)
 
-    def _batch(self, samples: list[Sample], draws_B3: np.ndarray) -> Batch:
+    def _batch(self, samples: list[Sample], step: int) -> Batch:
+        draws_B3 = draws(self.seed, step, self.batch_size)[self.mine]
         emb = [slices(sample, self.manifest["teachers"], self.teachers) for sample in samples]
         texts = [[sample.caption, *sample.synthetic] for sample in samples]
         counts = np.array([len(row) for row in texts])
@@ -171,8 +179,8 @@ class ShardBatches:
         view = view_of(draws_B3, np.array([len(sample.augmentations) for sample in samples]))
         columns = {kind: text_of(kind, draws_B3, counts) for kind in self.kinds}
         views = [
-            np.asarray(replay(sample.image, sample.augmentations[a], self.size)).transpose(2, 0, 1)
-            for sample, a in zip(samples, view, strict=True)
+            np.asarray(replay(sample.image, self._view(sample, a, step, position), self.size)).transpose(2, 0, 1)
+            for position, (sample, a) in enumerate(zip(samples, view, strict=True), self.mine.start)
         ]
         return Batch(
             [sample.uid for sample in samples],
@@ -193,6 +201,15 @@ class ShardBatches:
                 for name in self.teachers
             },
         )
+
+    def _view(self, sample: Sample, stored: int, step: int, position: int) -> list:
+        """The entry of a stored view, or one that is drawn for this position of this step."""
+        if self.fresh:
+            rng = np.random.default_rng([self.seed, FRESH, step, position])
+            return draw(rng, *sample.image.size, {**self.manifest["augmentation"], "image_size": self.size})
+        if not sample.augmentations:
+            raise UserError(f"{self.reinforced}: sample {sample.uid} has no stored views; reinforce the dataset again")
+        return sample.augmentations[stored]
 
 
 class _Worker(torch.utils.data.IterableDataset):

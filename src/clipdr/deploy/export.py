@@ -3,8 +3,8 @@
 Decided here:
 * The reparameterized network is exported, each tower by itself, for a batch of one, as the paper measures latency.
   Inputs are `image`, float32 [1, 3, S, S] in the range that the network's `preprocess` leaves, and `tokens`, integers
-  [1, L] (int64 in ONNX, int32 in Core ML); the output is `embedding`, float32 [1, D]. It is what the tower gives, not
-  divided by its norm: who compares embeddings divides them.
+  [1, L] (int64 in ONNX, int32 in Core ML); the output is `embedding`, float32 [1, D]. It is what the tower gives,
+  not L2-normalised: divide it by its norm before comparing.
 * ONNX is float32 with the weights inside, so that a tower is one file. Core ML computes in float16, the default of Core
   ML Tools since the version that the paper used, and the only one that a phone's neural engine has.
 * An ONNX file is kept only if it gives torch's embeddings, see `TOLERANCE`. Core ML runs on macOS alone, and is never

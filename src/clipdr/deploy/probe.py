@@ -44,7 +44,7 @@ def training_network(name: str, pretrained: Path | None = None) -> nn.Module:
 
 @torch.no_grad()
 def disturb(model: nn.Module) -> None:
-    """Give every part of a randomly initialised model a say in its output, in place and in evaluation mode.
+    """Change a randomly initialised model so that every part of it changes the output, in place, in evaluation mode.
 
     At the start layer scales are 1e-5, norms do nothing and biases are zero, so that a lost block or a norm folded
     wrongly would change nothing that can be measured. Here gains, biases and layer scales are drawn from torch's global

@@ -45,7 +45,7 @@ def create_model(
             "{'mean': [...], 'std': [...], 'interpolation': 'bicubic' or 'bilinear'}"
         )
     tokenize = _tokenizer(name, config["model_cfg"]["text_cfg"], tokenizer)
-    with torch.random.fork_rng(devices=[]):  # whoever makes a model keeps his random numbers
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
         torch.manual_seed(seed)
         model = build(config, name)
     if pretrained is not None:

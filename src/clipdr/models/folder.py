@@ -17,17 +17,17 @@ PUBLISHED = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
-def write_folder(config: dict, tokenizer: Path, folder: Path) -> None:
+def write_folder(config: dict, tokenizer: Path | None, folder: Path) -> None:
     """Make a model folder without weights.
 
     Args:
         config: `{"model_cfg": …, "preprocess_cfg": …}`, as `clipdr.model_files.load_models` gives it.
-        tokenizer: folder with the tokenizer's files.
+        tokenizer: folder with the tokenizer's files; None if the model's is open_clip's own.
         folder: receives the configuration and the tokenizer.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    for name in TOKENIZER:
+    for name in TOKENIZER if tokenizer else ():
         if not (tokenizer / name).is_file():
             raise UserError(f"{tokenizer / name} is missing; give the folder of a trained tokenizer")
         shutil.copy(tokenizer / name, folder)

@@ -10,7 +10,7 @@ from functools import partial
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.fastvit import FastVit, RepConditionalPosEnc
 
-default_cfgs = generate_default_cfgs({"clipdr_mini_mci": {}, "clipdr_mini_fastvit": {}})  # none, which timm wants said
+default_cfgs = generate_default_cfgs({"clipdr_mini_mci": {}, "clipdr_mini_fastvit": {}})  # timm asks for one per model
 _POSITIONS = (None, None, None, partial(RepConditionalPosEnc, spatial_shape=(7, 7)))
 _MIXERS = ("repmixer", "repmixer", "repmixer", "attention")
 

@@ -1,6 +1,6 @@
 """Write reinforced shards: stored augmentations and the teachers' embeddings of every view and every caption.
 
-Shape suffixes: A views, S captions, E widths of all teachers together, C channels, H image side.
+Shape suffixes: A views, T texts (real first), E widths of all teachers together, C channels, H image side.
 """
 
 import json
@@ -39,6 +39,8 @@ class Teacher:
         """Embeddings [A, E] of views of one image; they are resized if the teacher's input is larger or smaller."""
         from torchvision.transforms import functional as F
 
+        if not views:  # an augmentation that is drawn afresh at every step stores none
+            return torch.zeros(0, self.width)
         img_ACHH = torch.stack([F.normalize(F.to_tensor(view), self.mean, self.std) for view in views])
         if img_ACHH.shape[-1] != self.side:
             img_ACHH = torch.nn.functional.interpolate(img_ACHH, (self.side, self.side), mode="bicubic")
@@ -46,7 +48,7 @@ class Teacher:
 
     @torch.no_grad()
     def texts(self, texts: list[str]) -> torch.Tensor:
-        """Embeddings [S, E] of texts."""
+        """Embeddings [T, E] of texts."""
         return self.model.encode_text(self.model.tokenizer.cut(texts), normalize=True)
 
 
@@ -101,5 +103,5 @@ def _reinforce(sample: dict, synthetic: dict[str, list[str]], zoo: list[Teacher]
     syn = list(synthetic[sample["__key__"]])
     texts = [sample["txt"].decode(), *syn]
     img_AE = torch.cat([teacher.images(views) for teacher in zoo], dim=1)
-    txt_SE = torch.cat([teacher.texts(texts) for teacher in zoo], dim=1)
-    return encode(sample, syn, entries, img_AE, txt_SE)
+    txt_TE = torch.cat([teacher.texts(texts) for teacher in zoo], dim=1)
+    return encode(sample, syn, entries, img_AE, txt_TE)

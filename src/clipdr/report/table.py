@@ -8,8 +8,8 @@ Decided here:
 * A comparison is paired: the difference is taken within each seed. It holds when the mean difference is above zero; the
   number of seeds in favour stands beside it.
 * The dictionaries are taken as valid (clipdr.config.check); only what runs have written is checked here.
-* Network columns are read by clipdr.report.networks. A column has a half of ours and a half of the paper's; one that is
-  empty in all rows is left out.
+* Network columns are read by clipdr.report.networks. A column has our values and beside them the paper's; if
+  all rows lack one of the two, it is left out.
 * The same bytes come out for the same records: fixed decimals, "\\n" line ends, no date.
 """
 

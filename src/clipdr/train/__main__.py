@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, required=True, help="materialised views, or the reinforced shards if `source` is stream"
     )
-    parser.add_argument("--tokenizer", type=Path, required=True, help="folder with the tokenizer's files")
+    parser.add_argument("--tokenizer", type=Path, help="folder with the tokenizer's files (default: open_clip's own)")
     parser.add_argument("--init", type=Path, help="model folder of the run to start from (default: random weights)")
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
     parser.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's files (default: none)")
@@ -25,7 +25,7 @@ def main() -> None:
     cli.set_threads(args.threads)
     from clipdr.train.run import train
 
-    train(args.settings, args.data, args.tokenizer, args.output, args.init, args.tensorboard)
+    train(args.settings, args.data, args.output, args.tokenizer, args.init, args.tensorboard)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ from clipdr.train.student import Student
 def train(
     settings: dict,
     data: Path,
-    tokenizer: Path,
     output: Path,
+    tokenizer: Path | None = None,
     init: Path | None = None,
     tensorboard: Path | None = None,
 ) -> None:
@@ -41,7 +41,7 @@ def train(
     Args:
         settings: a run's resolved settings, see `clipdr.experiments`.
         data: materialised views, or the folder of reinforced shards if the settings' source is a stream.
-        tokenizer: folder with the tokenizer's files.
+        tokenizer: folder with the tokenizer's files; without it, open_clip's for the model.
         init: model folder of the run that this one starts from; random weights without it.
         tensorboard: folder for TensorBoard's files.
 
@@ -67,7 +67,14 @@ def train(
 
 
 def _train(
-    settings: dict, data: Path, tokenizer: Path, init: Path | None, folder: Path, name: str, world: World, tensorboard
+    settings: dict,
+    data: Path,
+    tokenizer: Path | None,
+    init: Path | None,
+    folder: Path,
+    name: str,
+    world: World,
+    tensorboard,
 ) -> None:
     """Train one student in `folder`, which all processes share and the first one writes."""
     config, training = settings["model"]["config"], {**settings["training"], "seed": settings["seed"]}
@@ -122,11 +129,11 @@ def _start_from(model: torch.nn.Module, init: Path, folder: Path) -> None:
     model.load_state_dict(torch.load(init / WEIGHTS, weights_only=True))
 
 
-def _token(settings: dict, data: Path, tokenizer: Path, init: Path | None) -> str:
+def _token(settings: dict, data: Path, tokenizer: Path | None, init: Path | None) -> str:
     """Stands for all that decides the weights: a killed run goes on only while none of it changed."""
     code = [own(__name__), own(module_name(settings["objective"]["name"]))]
     meta = data / (META if settings["training"]["source"] == "memory" else MANIFEST)
-    files = [meta, tokenizer / "tokenizer.json", *([init / WEIGHTS] if init else [])]
+    files = [meta, *([tokenizer / "tokenizer.json"] if tokenizer else []), *([init / WEIGHTS] if init else [])]
     if not meta.is_file():
         raise UserError(
             f"{meta} is missing; `training.source` is {settings['training']['source']!r}: give such a folder"
