@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from clipdr.errors import UserError
 from clipdr.data.samples import decode, encode
 from clipdr.data.shards import read_shard, write_shard
+from clipdr.errors import UserError
 
 UID = "0a" * 16
 ENTRIES = [[[3, 4, 20, 21], [[6, 0.27], [11, 178.5]]], [[0, 0, 32, 30], [[0, 0.0], [2, -0.09]]]]
@@ -57,7 +57,7 @@ def test_round_trip(extension):
     assert found.augmentations == ENTRIES
     pixels = np.asarray(Image.open(io.BytesIO(pool_sample[extension])).convert("RGB"))
     np.testing.assert_array_equal(np.asarray(found.image), pixels)
-    for mine, given in ((found.img_AE, img), (found.txt_SE, txt)):
+    for mine, given in ((found.img_AE, img), (found.txt_TE, txt)):
         assert mine.dtype == torch.bfloat16
         assert torch.equal(mine, given.to(torch.bfloat16))
 

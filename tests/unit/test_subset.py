@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy.stats import binom, chi2
 
+from clipdr.data.subset import sample
 from clipdr.errors import UserError
 from clipdr.files import sha256
-from clipdr.data.subset import sample
 
 
 @pytest.fixture(scope="module")

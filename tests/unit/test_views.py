@@ -69,7 +69,7 @@ def test_materialised_embeddings_are_the_shards_slices(views, samples):
         img = np.concatenate([views.teachers[name][0][i] for name in NAMES], axis=-1)
         txt = np.concatenate([views.teachers[name][1][i] for name in NAMES], axis=-1)
         np.testing.assert_array_equal(img, sample.img_AE.float().numpy())
-        np.testing.assert_array_equal(txt, sample.txt_SE.float().numpy())
+        np.testing.assert_array_equal(txt, sample.txt_TE.float().numpy())
 
 
 @pytest.mark.parametrize("number, name", enumerate(NAMES))
