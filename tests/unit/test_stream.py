@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from clipdr.data.augment import draw, replay
 from clipdr.data.draws import draws, text_of, view_of
-from clipdr.data.samples import decode
+from clipdr.data.samples import decode, decode_image
 from clipdr.data.shards import read_shard, write_shard
 from clipdr.data.stream import Order, ShardBatches
 from clipdr.data.views import ViewBatches, load_views, materialise
 from clipdr.errors import UserError
 from clipdr.models.folder import load_tokenizer
+from clipdr.reinforce import embed
 
 NAMES = ["small", "large"]
 
@@ -194,3 +196,20 @@ def test_a_decoded_sample_keeps_only_the_teachers_that_are_read(reinforced, toke
     assert list(batch.teachers) == ["large"] and batch.teachers["large"].images["image"].shape == (4, 16)
     sample = decode(next(read_shard(reinforced / "00000.tar")))
     assert sample.img_AE.shape[1] == 24 + 16
+
+
+def test_fresh_views_are_drawn_for_their_place_in_the_step(pool, captions, teachers, augmentation, tokenize, tmp_path):
+    fresh = {**augmentation, "views": 0}
+    embed.reinforce(*pool, captions, teachers, {"augmentation": fresh, "teachers": NAMES}, tmp_path / "shards")
+
+    def source(teachers=()):
+        return ShardBatches(tmp_path / "shards", 32, tokenize, ["real"], list(teachers), 4, 0, 0, 2)
+
+    images = {s["__key__"]: decode_image(s) for n in (0, 1) for s in read_shard(tmp_path / f"shards/0000{n}.tar")}
+    for step, batch in enumerate(islice(source().batches(0), 3)):
+        for position, (uid, view) in enumerate(zip(batch.uids, batch.images["image"], strict=True)):
+            entry = draw(np.random.default_rng([0, 3, step, position]), *images[uid].size, fresh)
+            assert np.array_equal(view, np.asarray(replay(images[uid], entry, 32)).transpose(2, 0, 1))
+    assert equal(next(source().batches(2)), list(islice(source().batches(0), 3))[2])
+    with pytest.raises(UserError, match="stores no views, so teachers have no embeddings"):
+        source(NAMES)

@@ -65,7 +65,7 @@ def fit(
     for step, batch in progress(
         _timed(batches(start), start, settings["steps"], watch), what, settings["steps"] - start
     ):
-        values, seen = _step(*run, optimizer, batch, step, settings, guard, world)
+        values, seen = take_step(*run, optimizer, batch, step, settings, guard, world)
         if ema:
             ema.update_parameters(student.model)
         done = step + 1
@@ -82,7 +82,7 @@ def fit(
     return (ema.module if ema else student.model).eval()
 
 
-def _step(student, objective, optimizer, batch: Batch, step: int, settings: dict, guard: "Guard", world: World):
+def take_step(student, objective, optimizer, batch: Batch, step: int, settings: dict, guard: "Guard", world: World):
     """One optimizer step; the values that are logged, and what the objective saw."""
     lr = learning_rate(step, settings)
     for group in optimizer.param_groups:

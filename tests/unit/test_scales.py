@@ -1,0 +1,52 @@
+"""Every experiment at every scale: it resolves, or the scale says why not. And what the paper's scales ask for."""
+
+from pathlib import Path
+
+import pytest
+
+from clipdr.artifacts import all_of
+from clipdr.config import experiment_files, load_config, load_experiments, load_scale
+
+REPO = Path(__file__).parents[2]
+SCALES = sorted(path.stem for path in (REPO / "config/scales").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def planned():
+    return {scale: load_experiments(REPO, load_config(REPO, {"scale": scale})) for scale in SCALES}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_an_experiment_resolves_or_the_scale_says_why_not(planned, scale):
+    fit, misfits = planned[scale]
+    assert fit.keys() | misfits.keys() == experiment_files(REPO).keys()
+    assert misfits.keys() == load_scale(REPO, scale).get("undefined", {}).keys()
+
+
+def test_the_papers_scales_train_on_what_the_paper_says(planned):
+    """Section 5: 12.8M pairs in batches of 8,192 for 30-45k iterations; batches of 65,536 for 200k iterations."""
+    usual = {}
+    for scale in ("paper12m", "paper1b"):
+        run = planned[scale][0]["mobileclip-table2"].runs[-1]
+        training, made = run.settings["training"], all_of([run.artifact])
+        sizes = [one.settings["size"] for one in made.values() if one.stage == "subset"]
+        usual[scale] = (training["batch_size"], training["steps"], sizes)
+        assert {one.settings["pretrained"] for one in made.values() if one.stage == "zoo"} == {
+            "openai", "datacomp_xl_s13b_b90k", "mscoco_finetuned_laion2b_s13b_b90k"
+        }  # fmt: skip
+    assert usual == {"paper12m": (8192, 30000, [12_800_000]), "paper1b": (65536, 200_000, [12_800_000])}
+    seen = {
+        run.row: run.settings["training"]["batch_size"] * run.settings["training"]["steps"] / 1e9
+        for run in planned["paper12m"][0]["mobileclip-figure6a"].runs
+    }
+    for row, billions in seen.items():
+        assert billions == pytest.approx(float(row.rpartition(" ")[2].rstrip("B")), abs=0.01)
+
+
+def test_a_baseline_draws_fresh_light_views_and_distillation_reads_stored_ones(planned):
+    views = {}
+    for run in planned["paper12m"][0]["mobileclip-table2"].runs:
+        (stored,) = [one for one in all_of([run.artifact]).values() if one.stage == "reinforced"]
+        views[run.row] = stored.settings["augmentation"]["views"]
+    assert views["real captions only"] == views["+ synthetic captions"] == 0
+    assert views["+ distillation"] == views["+ strong augmentation"] == 30
