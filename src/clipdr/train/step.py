@@ -33,7 +33,7 @@ def backward(
         seen = embeddings(images, texts, scale, batch.teachers, world)
         parts = objective(seen) | own
         sum(parts.values()).backward()
-        return parts, seen
+        return each(torch.detach, parts), seen
     pieces = [slice(start, start + piece_size) for start in range(0, local, piece_size)]
     with torch.no_grad(), _statistics_kept(student):
         outputs = [_embed(student, batch, piece, seed) for piece in pieces]
@@ -43,6 +43,7 @@ def backward(
     seen = embeddings(images, texts, scale, batch.teachers, world)
     parts = objective(seen)
     sum(parts.values()).backward()
+    parts = each(torch.detach, parts)
     for piece in pieces:
         last = piece.stop >= local
         with student.no_sync() if hasattr(student, "no_sync") and not last else nullcontext():
