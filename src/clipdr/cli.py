@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clipdr.errors import UserError
+from clipdr.files import ROOM, no_room
 from clipdr.progress import log
 
 
@@ -48,17 +49,30 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f"error: {error}")
     except BrokenPipeError:  # the reader of --help or of a listing went away
         os._exit(1)
+    except OSError as error:
+        if not no_room(error):
+            raise
+        sys.exit(f"error: {error.filename or 'a file'} cannot be written ({error.strerror}); {ROOM}")
 
 
 def settings(text: str) -> dict:
     """The type of a `--settings` argument: the path of a settings.json, as the rule `settings` writes it."""
     try:
-        found = json.loads(Path(text).read_text(encoding="utf-8"))
+        found = json.loads(Path(text).read_text(encoding="utf-8"), object_hook=_Settings)
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"{text} is no readable JSON file: {error}") from None
     if not isinstance(found, dict):
         raise argparse.ArgumentTypeError(f"{text} holds no JSON object")
     return found
+
+
+class _Settings(dict):
+    """A mapping whose missing keys are the user's business: the file may be written by hand."""
+
+    def __missing__(self, key: str):
+        raise UserError(
+            f"--settings: the key {key!r} is missing; a settings.json that the workflow wrote has all of them"
+        )
 
 
 def set_threads(threads: int) -> None:

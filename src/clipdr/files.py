@@ -1,6 +1,7 @@
 """Files appear whole or not at all: written under a temporary name beside the target, then renamed."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from clipdr.errors import UserError
 
 TOKEN = ".token"
+ROOM = "make room, or the folder writable, then give the same command again: finished work is kept"
 MARKS = (TOKEN, ".snakemake_timestamp")  # a folder that holds nothing else is empty
 
 
@@ -20,14 +22,34 @@ def partial_dir(target: Path) -> Path:
     return target.with_name(f".{target.name}.partial")
 
 
+def no_room(error: Exception) -> bool:
+    """Whether a file could not be written for want of space or of the right to."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
+    return "PytorchStreamWriter" in str(error) or "inline_container" in str(error)  # how torch.save puts it
+
+
+def reason(error: Exception) -> str:
+    """One line of an error that is not ours."""
+    return " ".join(str(error).split())[:200]
+
+
 @contextlib.contextmanager
 def atomic_file(target: Path | str) -> Iterator[Path]:
-    """A temporary path to write; renamed to `target` when the block ends, removed when it raises."""
+    """A temporary path to write; renamed to `target` when the block ends, removed when it raises.
+
+    Raises:
+        UserError: there is no room, or no right to write.
+    """
     target = Path(target)
     partial = partial_dir(target)
     try:
         yield partial
         partial.replace(target)
+    except (OSError, RuntimeError) as error:
+        if no_room(error):
+            raise UserError(f"{target} cannot be written ({reason(error)}); {ROOM}") from error
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

@@ -52,7 +52,7 @@ def test_atomic_dir_fills_an_empty_folder_and_clears_leftovers(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-@pytest.mark.parametrize("into", [atomic_dir, lambda target: resumable_dir(target, "settings", stale=("eval",))])
+@pytest.mark.parametrize("into", [atomic_dir, lambda target: resumable_dir(target, "settings")])
 def test_a_folder_that_holds_something_is_never_replaced(tmp_path, into):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.tex").touch()
@@ -70,7 +70,7 @@ def test_resumable_dir_keeps_the_work_of_a_killed_process(tmp_path):
     with resumable_dir(target, "settings") as path:
         assert (path / "first").is_file()
         (path / "second").touch()
-    assert {p.name for p in target.iterdir()} == {"first", "second"}
+    assert {p.name for p in target.iterdir()} == {"first", "second", ".token"}
     assert list(tmp_path.iterdir()) == [target]
 
 
@@ -80,22 +80,7 @@ def test_resumable_dir_starts_empty_for_another_token(tmp_path):
         raise KeyboardInterrupt
     with resumable_dir(tmp_path / "folder", "other settings") as path:
         assert [p.name for p in path.iterdir()] == [".token"]
-    assert not list((tmp_path / "folder").iterdir())
-
-
-def test_resumable_dir_starts_empty_after_an_error(tmp_path):
-    """An error would come again: its work is not kept."""
-    with pytest.raises(ValueError), resumable_dir(tmp_path / "folder", "settings") as path:
-        (path / "first").touch()
-        raise ValueError
-    assert not list(tmp_path.iterdir())
-
-
-def test_resumable_dir_replaces_what_is_stale(tmp_path):
-    (tmp_path / "folder" / "eval").mkdir(parents=True)
-    with resumable_dir(tmp_path / "folder", "settings", stale=("eval",)) as path:
-        (path / "new").touch()
-    assert [p.name for p in (tmp_path / "folder").iterdir()] == ["new"]
+    assert [p.name for p in (tmp_path / "folder").iterdir()] == [".token"]
 
 
 def test_digests_are_hashlibs(tmp_path):

@@ -114,18 +114,28 @@ def load_views(folder: Path, teachers: list[str]) -> Views:
     Raises:
         UserError: a teacher whose embeddings were not stored.
     """
-    meta = json.loads((folder / META).read_text())
-    scales = meta["teachers"]
+    try:
+        meta = json.loads((folder / META).read_text())
+        scales, names = meta["teachers"], meta["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder / META} cannot be read ({error!r}); delete the folder and materialise again"
+        ) from None
     if missing := [name for name in teachers if name not in scales]:
         raise UserError(
             f"{folder} has no embeddings of teacher {missing[0]!r}; it has {', '.join(scales) or 'none'}: "
             "reinforce the dataset with all teachers of the scale"
         )
-    arrays = {
-        name: (np.load(folder / f"{name}.image.npy"), np.load(folder / f"{name}.text.npy"), scales[name])
-        for name in teachers
-    }
-    images, texts = np.load(folder / "images.npy", mmap_mode="r"), json.loads((folder / "texts.json").read_text())
+    try:
+        arrays = {
+            name: (np.load(folder / f"{name}.image.npy"), np.load(folder / f"{name}.text.npy"), scales[name])
+            for name in teachers
+        }
+        images, texts = np.load(folder / "images.npy", mmap_mode="r"), json.loads((folder / "texts.json").read_text())
+    except (OSError, ValueError, EOFError) as error:  # among them arrays that are pickles, which are never read
+        raise UserError(
+            f"{folder}: {', '.join(names)} cannot all be read ({error}); delete it and materialise again"
+        ) from None
     return Views(meta["uids"], images, texts, arrays)
 
 

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from clipdr.errors import UserError
+from clipdr.files import atomic_file, reason
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_pytorch_model.bin"  # what is written; published folders may have one of the others
@@ -47,7 +48,8 @@ def save_weights(model, folder: Path) -> None:
     """Add the weights to a folder made by `write_folder`."""
     import torch
 
-    torch.save(model.state_dict(), folder / WEIGHTS)
+    with atomic_file(folder / WEIGHTS) as path:
+        torch.save(model.state_dict(), path)
 
 
 def weights_file(folder: Path) -> Path:
@@ -59,12 +61,20 @@ def weights_file(folder: Path) -> Path:
 
 
 def load_tokenizer(folder: Path):
-    """The tokenizer of a model folder."""
+    """The tokenizer of a model folder. Raises UserError for one that is broken, or that brings code of its own."""
     import open_clip
 
     from clipdr.models.tokenizer import Tokenizer
 
-    return Tokenizer(open_clip.get_tokenizer(f"local-dir:{folder}"))
+    config = folder / "tokenizer_config.json"
+    try:
+        if config.is_file() and "auto_map" in json.loads(config.read_text()):
+            raise UserError(f"{config}: auto_map names code that would be run; take it out, or use another tokenizer")
+        return Tokenizer(open_clip.get_tokenizer(f"local-dir:{folder}"))
+    except UserError:
+        raise
+    except Exception as error:  # the tokenizers library raises Exception itself
+        raise UserError(f"{folder}: its tokenizer cannot be read ({reason(error)}); copy its files again") from None
 
 
 def preprocessing(model) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
@@ -80,6 +90,8 @@ def read_config(folder: Path) -> dict:
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text())
+        for tower in ("vision_cfg", "text_cfg"):
+            config["model_cfg"][tower]  # a KeyError if it is missing
         return {"model_cfg": config["model_cfg"], "preprocess_cfg": config["preprocess_cfg"]}
     except FileNotFoundError:
         raise UserError(f"{path} is missing; train or copy the model again") from None

@@ -1,7 +1,9 @@
 """Reading a model folder: ours, or a published one."""
 
+import zipfile
 from pathlib import Path
 
+from clipdr.errors import UserError
 from clipdr.models.folder import load_tokenizer, read_config, weights_file
 
 
@@ -19,9 +21,23 @@ def load_model(folder: Path, device: str = "cpu"):
 
     folder = Path(folder)
     weights = weights_file(folder)
+    _check_sums(weights)
     config = read_config(folder)
     with torch.random.fork_rng(devices=[]):
         model = build(config, str(folder))
     load_pretrained(model, weights, str(folder))
     model.tokenizer = load_tokenizer(folder)
     return model.to(device).eval()
+
+
+def _check_sums(weights: Path) -> None:
+    """torch's files are zip archives with a checksum of each tensor, which torch.load does not compare."""
+    if not zipfile.is_zipfile(weights):  # safetensors
+        return
+    try:
+        with zipfile.ZipFile(weights) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile as error:
+        damaged = str(error)
+    if damaged:
+        raise UserError(f"{weights} is damaged ({damaged}); train or copy the model again")

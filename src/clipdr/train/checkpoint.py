@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from clipdr.errors import UserError
+from clipdr.files import atomic_file, partial_dir, reason
 from clipdr.progress import log
 
 RESUME = "resume.pt"
@@ -29,7 +30,7 @@ def resume(folder: Path, state: dict[str, object]) -> int:
         UserError: the file is no checkpoint of these parts.
     """
     path = folder / RESUME
-    path.with_name(f"{RESUME}.partial").unlink(missing_ok=True)  # of a process that was killed while it saved
+    partial_dir(path).unlink(missing_ok=True)  # of a process that was killed while it saved
     if not path.is_file():
         return 0
     try:
@@ -38,8 +39,8 @@ def resume(folder: Path, state: dict[str, object]) -> int:
             part.load_state_dict(saved[name])
         step = saved["step"]
     except Exception as error:  # pickle's own, torch's and those of a state that does not fit
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is no checkpoint of this run ({reason}); delete it to train from the start") from None
+        what = f"{path} is no checkpoint of this run ({reason(error)}); delete it to train from the start"
+        raise UserError(what) from None
     log.info("resumed at step %d", step)
     return step
 
@@ -62,14 +63,5 @@ def keep(folder: Path, model: nn.Module, step: int) -> None:
 
 
 def _write(path: Path, content: object) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    try:
+    with atomic_file(path) as partial:
         torch.save(content, partial)
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into RuntimeError
-        partial.unlink(missing_ok=True)
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{path} cannot be written ({reason}); make room, then give the same command again: it goes on from the "
-            "last checkpoint"
-        ) from error
