@@ -18,7 +18,7 @@ from clipdr.models.build import build
 from clipdr.schema import REPOSITORY, defaults
 from clipdr.train.checkpoint import ladder_steps
 from clipdr.train.loop import fit
-from clipdr.train.parallel import World, join, leave, wrap
+from clipdr.train.parallel import World, join, leave, shared_statistics, wrap
 from clipdr.train.schedule import build_optimizer, decays, learning_rate
 from clipdr.train.step import backward
 from clipdr.train.student import Student
@@ -197,6 +197,19 @@ def test_one_two_and_four_processes_have_the_loss_and_gradients_of_one(
         for name, gradient in whole.items():
             for _, grads in found:
                 torch.testing.assert_close(grads[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("name", ["mini-student", "mini-mci-mct"])
+def test_batch_norms_that_share_statistics_keep_the_model(name):
+    """torch's own conversion would lose the activation that timm's norms hold. Several GPUs are needed to train them."""
+    model = build(load_models(REPOSITORY)[name], name).eval()
+    img = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = model.encode_image(img)
+        converted = shared_statistics(model)
+        assert any(isinstance(module, nn.SyncBatchNorm) for module in converted.modules())
+        assert not any(type(module) is nn.BatchNorm2d for module in converted.modules())
+        torch.testing.assert_close(converted.encode_image(img), before)
 
 
 @pytest.mark.parametrize(

@@ -65,9 +65,16 @@ def wrap(module: nn.Module, world: World) -> nn.Module:
     if world.size == 1 or not any(p.requires_grad for p in module.parameters()):
         return module
     if world.device.type == "cuda":
-        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        module = shared_statistics(module)
     # Statistics of batch norms are this process's own on a CPU, and are not copied from the first at every step.
     return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+
+
+def shared_statistics(module: nn.Module) -> nn.Module:
+    """The module with batch norms that see the batches of all processes. By timm, whose norms may hold an activation."""
+    from timm.layers import convert_sync_batchnorm
+
+    return convert_sync_batchnorm(module)
 
 
 def embeddings(
