@@ -201,7 +201,7 @@ def test_one_two_and_four_processes_have_the_loss_and_gradients_of_one(
 
 @pytest.mark.parametrize("name", ["mini-student", "mini-mci-mct"])
 def test_batch_norms_that_share_statistics_keep_the_model(name):
-    """torch's own conversion would lose the activation that timm's norms hold. Several GPUs are needed to train them."""
+    """torch's own conversion would lose the activation that timm's norms hold. To train them takes several GPUs."""
     model = build(load_models(REPOSITORY)[name], name).eval()
     img = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

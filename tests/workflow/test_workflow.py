@@ -62,13 +62,13 @@ def test_an_experiment_of_another_scale_is_an_error_only_when_asked_for(fresh: P
 
 
 @pytest.mark.parametrize(
-    ("name", "rows", "networks"), [("table1", 4, 4), ("table5", 5, 5), ("table6", 0, 5), ("table7", 0, 11)]
+    ("name", "runs", "networks"), [("table1", 8, 4), ("table5", 10, 5), ("table6", 24, 5), ("table7", 0, 11)]
 )
-def test_a_table_about_networks_trains_its_rows_and_measures_its_networks(fresh: Path, name, rows, networks):
+def test_a_table_about_networks_trains_its_rows_and_measures_its_networks(fresh: Path, name, runs, networks):
     jobs = planned_jobs(fresh, "--config", "scale=mini", "--", name)
-    assert (jobs["train"], jobs["export"], jobs["latency"]) == (2 * rows, networks, networks)
+    assert (jobs["train"], jobs["export"], jobs["latency"]) == (runs, networks, networks)
     assert jobs["counts"] == (name in ("table5", "table7"))
-    assert jobs["figure"] == (rows > 0)
+    assert jobs["figure"] == (runs > 0)
 
 
 def test_one_experiment_can_be_asked_for_by_its_name_with_and_without_the_paper(fresh: Path):
@@ -138,7 +138,7 @@ def test_a_misspelt_key_stops_before_any_job(fresh: Path):
     done = snakemake(fresh, "-n", *CI)
     scale.write_text(text)
     assert done.returncode != 0
-    assert "config/scales/ci.yaml: pool.heldout_vendors is not a key; did you mean 'held_out_vendors'?" in done.stdout
+    assert re.search(r"config/scales/ci\.yaml: .*heldout_vendors is not a key; did you mean 'held_out", done.stdout)
 
 
 def test_every_rule_says_where_it_logs_and_what_it_needs():

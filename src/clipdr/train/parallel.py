@@ -71,7 +71,7 @@ def wrap(module: nn.Module, world: World) -> nn.Module:
 
 
 def shared_statistics(module: nn.Module) -> nn.Module:
-    """The module with batch norms that see the batches of all processes. By timm, whose norms may hold an activation."""
+    """The module with batch norms that see all processes. Converted by timm, whose norms may hold an activation."""
     from timm.layers import convert_sync_batchnorm
 
     return convert_sync_batchnorm(module)
