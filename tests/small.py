@@ -1,9 +1,8 @@
 """What several tests make in small."""
 
+import multiprocessing
 import os
 import socket
-import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,34 +15,31 @@ def new_model(config: dict, tokenizer: Path, folder: Path, seed: int):
     return random_model(config, seed, str(folder)), load_tokenizer(folder)
 
 
-def in_processes(number: int, work: Callable[[], None]) -> list[int]:
-    """Run `work` in forked processes that know each other as torchrun's do; their exit codes, -9 for a killed one.
+def in_processes(number: int, work: Callable, *args) -> list[int]:
+    """Run `work(*args)` in processes that know each other as torchrun's do; their exit codes, -9 for a killed one.
 
-    When one ends badly the others are killed, as torchrun does.
+    When one ends badly the others are killed, as torchrun does. The processes are forked from a server that has
+    imported what takes long: torch cannot go on in a fork of a process whose autograd has threads, as this one's may.
     """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["open_clip", "clipdr.train.run", "clipdr.losses.reinforced", "clipdr.models.build"])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    children = []
-    for rank in range(number):
-        if (pid := os.fork()) == 0:
-            code = 1
-            try:
-                if number > 1:
-                    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-                    os.environ |= where | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number)}
-                work()
-                code = 0
-            except BaseException:
-                traceback.print_exc(file=sys.__stderr__)
-            finally:
-                os._exit(code)
-        children.append(pid)
-    codes = {}
-    while len(codes) < number:
-        pid, status = os.wait()
-        codes[pid] = os.waitstatus_to_exitcode(status)
-        if codes[pid]:
-            for other in set(children) - codes.keys():
-                os.kill(other, 9)
-    return [codes[pid] for pid in children]
+    children = [context.Process(target=_child, args=(rank, number, port, work, args)) for rank in range(number)]
+    for child in children:
+        child.start()
+    while any(child.exitcode is None for child in children):
+        for child in children:
+            child.join(0.05)
+        if any(child.exitcode for child in children):
+            for child in children:
+                child.kill()
+    return [child.exitcode for child in children]
+
+
+def _child(rank: int, number: int, port: int, work: Callable, args: tuple) -> None:
+    if number > 1:
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number)}
+    work(*args)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,27 +171,34 @@ def test_pieces_of_a_model_with_batch_norms_differ_by_their_statistics_alone(tok
     assert 0.7 < cosine < 0.9999
 
 
+OBJECTIVES = {"clip": (clip, {}), "reinforced": (reinforced, REINFORCED)}
+
+
+def share(processes: int, objective: str, piece_size: int, config: dict, tokenizer: Path, folder: Path) -> None:
+    """What one of several processes finds for its part of the batch."""
+    world = join("cpu", processes)
+    module, settings = OBJECTIVES[objective]
+    student = wrap(student_of(config, tokenizer, folder / f"{processes}-{world.rank}"), world)
+    rows = slice(world.rank * 8 // world.size, (world.rank + 1) * 8 // world.size)
+    whole = batch_of()
+    mine = whole.map(lambda tensor: tensor[rows])
+    mine = Batch(whole.uids[rows], mine.images, mine.texts, mine.teachers)
+    found = gradients(student, wrap(module.Objective(settings), world), mine, piece_size, world)
+    torch.save(found, folder / f"{processes}-{world.rank}.pt")
+    leave()
+
+
 @pytest.mark.parametrize("piece_size", [0, 2])
-@pytest.mark.parametrize("objective", ["clip", "reinforced"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_one_two_and_four_processes_have_the_loss_and_gradients_of_one(
     objective, piece_size, model_config, tokenizer, tmp_path
 ):
-    batch = batch_of()
-    make = {"clip": lambda: clip.Objective({}), "reinforced": lambda: reinforced.Objective(REINFORCED)}[objective]
-    parts, whole = gradients(student_of(model_config, tokenizer, tmp_path), make(), batch)
-
-    def share():
-        world = join("cpu", int(processes))
-        student = wrap(student_of(model_config, tokenizer, tmp_path / f"{processes}-{world.rank}"), world)
-        rows = slice(world.rank * 8 // world.size, (world.rank + 1) * 8 // world.size)
-        mine = batch.map(lambda tensor: tensor[rows])
-        mine = Batch(batch.uids[rows], mine.images, mine.texts, mine.teachers)
-        found = gradients(student, wrap(make(), world), mine, piece_size, world)
-        torch.save(found, tmp_path / f"{processes}-{world.rank}.pt")
-        leave()
-
+    module, settings = OBJECTIVES[objective]
+    student = student_of(model_config, tokenizer, tmp_path)
+    parts, whole = gradients(student, module.Objective(settings), batch_of())
     for processes in (2, 4):
-        assert in_processes(processes, share) == [0] * processes
+        args = (processes, objective, piece_size, model_config, tokenizer, tmp_path)
+        assert in_processes(processes, share, *args) == [0] * processes
         found = [torch.load(tmp_path / f"{processes}-{rank}.pt", weights_only=True) for rank in range(processes)]
         for name, part in parts.items():
             assert np.mean([one[0][name] for one in found]) == pytest.approx(part, abs=1e-5)

@@ -237,22 +237,27 @@ def prepared(image, side, interpolation, mean=(0.0,) * 3, std=(1.0,) * 3):
     return v2.Normalize(mean, std)(v2.Compose(steps)(image.convert("RGB")).float() / 255)
 
 
-@pytest.mark.parametrize(("model", "side"), [("s0", 256), ("b", 224), ("mini", 32)])
-def test_images_of_mobileclip_are_scaled_and_nothing_else(model, side, image, request):
+@pytest.mark.parametrize(
+    ("model", "side", "how"), [("s0", 256, "bilinear"), ("b", 224, "bilinear"), ("mini", 32, "bicubic")]
+)
+def test_images_of_mobileclip_are_scaled_and_nothing_else(model, side, how, image, request):
     found = request.getfixturevalue(model).preprocess(image)
     assert found.shape == (3, side, side) and found.dtype == torch.float32
-    torch.testing.assert_close(found, prepared(image, side, "bilinear"), rtol=0, atol=1e-6)
-    assert found.min() >= 0 and found.max() <= 1
+    torch.testing.assert_close(found, prepared(image, side, how), rtol=0, atol=1e-6)
+    assert found.min() >= -1e-6 and found.max() <= 1 + 1e-6
     default = open_clip.image_transform(side, is_train=False)(image)  # what open_clip does if nobody says anything
     assert not torch.allclose(found, default, atol=0.1)
-    assert not torch.allclose(found, prepared(image, side, "bicubic"), atol=1e-3)
+    other = {"bilinear": "bicubic", "bicubic": "bilinear"}[how]
+    assert not torch.allclose(found, prepared(image, side, other), atol=1e-3)
 
 
 def test_every_model_of_the_paper_is_prepared_the_same_way():
     ours = [name for name in NAMES if not name.startswith("CLIP-KD:")]
     found = [configuration(name)["preprocess_cfg"] for name in ours]
-    same = {"mean": [0.0] * 3, "std": [1.0] * 3, "interpolation": "bilinear", "resize_mode": "shortest"}
-    assert len(ours) > 20 and all(entry == same for entry in found)
+    same = {"mean": [0.0] * 3, "std": [1.0] * 3, "resize_mode": "shortest"}
+    assert len(ours) > 20
+    for name, entry in zip(ours, found, strict=True):  # miniatures are scored as they are trained, on bicubic crops
+        assert entry == same | {"interpolation": "bicubic" if name.startswith("mini-") else "bilinear"}, name
 
 
 def test_open_clip_reads_the_preprocessing_where_it_looks_for_it(s0):

@@ -15,6 +15,7 @@ from PIL import Image
 from clipdr.data.samples import decode, encode
 from clipdr.data.shards import read_shard, write_shard
 from clipdr.errors import UserError
+from clipdr.files import sha256
 
 UID = "0a" * 16
 ENTRIES = [[[3, 4, 20, 21], [[6, 0.27], [11, 178.5]]], [[0, 0, 32, 30], [[0, 0.0], [2, -0.09]]]]
@@ -29,11 +30,11 @@ def _image(extension: str = "webp") -> bytes:
 
 
 def _pool_sample(extension: str = "webp") -> dict:
-    details = {"uid": UID, "sha256": "ab" * 32, "label": "apple", "texts": ["apple"]}
-    member = {"jpg": "jpeg"}.get(extension, extension)
+    image = _image({"jpg": "jpeg"}.get(extension, extension))
+    details = {"uid": UID, "sha256": sha256(image), "label": "apple", "texts": ["apple"]}
     return {
         "__key__": UID,
-        extension: _image(member),
+        extension: image,
         "txt": "äpple, fruit".encode(),
         "json": json.dumps(details).encode(),
     }
@@ -69,7 +70,7 @@ def test_members_are_the_published_layouts(sample, tmp_path):
     assert members.keys() == {f"{UID}.{name}" for name in ("webp", "txt", "syn.json", "paug.json", "pth.gz", "json")}
     assert json.loads(members[f"{UID}.syn.json"]) == {"syn_text": SYNTHETIC}
     assert json.loads(members[f"{UID}.paug.json"]) == {"param_aug": ENTRIES}
-    assert json.loads(members[f"{UID}.json"]) == {"uid": UID, "sha256": "ab" * 32}
+    assert json.loads(members[f"{UID}.json"]) == {"uid": UID, "sha256": sha256(members[f"{UID}.webp"])}
     assert members[f"{UID}.webp"] == _pool_sample()["webp"] and members[f"{UID}.txt"] == _pool_sample()["txt"]
     emb = torch.load(io.BytesIO(gzip.decompress(members[f"{UID}.pth.gz"])), weights_only=True)
     assert {name: (value.dtype, tuple(value.shape)) for name, value in emb.items()} == {

@@ -136,28 +136,30 @@ def test_a_run_that_was_interrupted_ends_like_one_that_was_not(
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def train_and_die(settings: dict, data: Path, tokenizer: Path, output: Path, step: int) -> None:
+    """Train, saving after each step; the first process kills itself in the given step after its start, 0 for never."""
+    calls, forward = [], losses.reinforced.Objective.forward
+
+    def killed(self, embeddings):
+        calls.append(1)
+        if len(calls) == step and os.environ.get("RANK", "0") == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return forward(self, embeddings)
+
+    losses.reinforced.Objective.forward = killed
+    loop.SAVE_EVERY_SECONDS = -1
+    train(settings, data, output, tokenizer)
+
+
 @pytest.mark.parametrize("source", ["memory", "stream"])
 @pytest.mark.parametrize("processes", [1, 2])
-def test_kill_9_then_the_same_command_again(
-    source, processes, settings, views_dir, reinforced, tokenizer, tmp_path, monkeypatch
-):
+def test_kill_9_then_the_same_command_again(source, processes, settings, views_dir, reinforced, tokenizer, tmp_path):
     """Killed in the third step, again in the second after that, then let go on: as if nothing had happened."""
     settings["training"] |= {"source": source, "processes": processes, "shuffle_buffer": 2, "ema": 0.5}
     data = {"memory": views_dir, "stream": reinforced}[source]
-    monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", -1)
-    forward = losses.reinforced.Objective.forward
 
-    def run(folder: Path, dies_at: int) -> list[int]:
-        calls = []
-
-        def killed(self, embeddings):
-            calls.append(1)
-            if len(calls) == dies_at and os.environ.get("RANK", "0") == "0":
-                os.kill(os.getpid(), signal.SIGKILL)
-            return forward(self, embeddings)
-
-        monkeypatch.setattr(losses.reinforced.Objective, "forward", killed)
-        return in_processes(processes, lambda: train(settings, data, tokenizer=tokenizer, output=folder))
+    def run(folder: Path, step: int) -> list[int]:
+        return in_processes(processes, train_and_die, settings, data, tokenizer, folder, step)
 
     assert run(tmp_path / "killed", 3)[0] == run(tmp_path / "killed", 2)[0] == -signal.SIGKILL
     assert run(tmp_path / "killed", 0) == run(tmp_path / "whole", 0) == [0] * processes
@@ -169,7 +171,7 @@ def test_a_checkpoint_that_was_cut_leaves_nothing(finished, settings, views_dir,
     with pytest.raises(KeyboardInterrupt):
         train(settings, views_dir, tokenizer=tokenizer, output=tmp_path / "model")
     monkeypatch.undo()
-    (tmp_path / ".model.partial" / "resume.pt.partial").write_bytes(b"half a checkpoint")
+    (tmp_path / ".model.partial" / ".resume.pt.partial").write_bytes(b"half a checkpoint")
     with (tmp_path / ".model.partial/log.jsonl").open("a") as log:
         log.write('{"step": 3, "lo')
     train(settings, views_dir, tokenizer=tokenizer, output=tmp_path / "model")
