@@ -62,9 +62,8 @@ def fit(
     watch = Watch(folder, start, settings["batch_size"], tensorboard) if world.first else None
     run = (wrap(student, world), wrap(objective, world))
     ladder, saved = checkpoint.ladder_steps(settings["steps"], settings["ladder"]), time.monotonic()
-    for step, batch in progress(
-        _timed(batches(start), start, settings["steps"], watch), what, settings["steps"] - start
-    ):
+    steps = _timed(batches(start), start, settings["steps"], watch)
+    for step, batch in progress(steps, f"{what}: steps", settings["steps"] - start) if world.first else steps:
         values, seen = take_step(*run, optimizer, batch, step, settings, guard, world)
         if ema:
             ema.update_parameters(student.model)
