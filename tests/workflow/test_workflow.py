@@ -71,6 +71,19 @@ def test_a_table_about_networks_trains_its_rows_and_measures_its_networks(fresh:
     assert jobs["figure"] == (runs > 0)
 
 
+def test_a_run_that_starts_from_another_one_waits_for_it(fresh: Path):
+    table, second = (fresh / f"config/experiments/mobileclip/{name}.yaml" for name in ("table2", "second"))
+    row = "settings: {objective: {lambda: 0.7, teachers: ensemble}"
+    assert table.read_text().count(row) == 1
+    second.write_text(table.read_text().replace(row, f"settings: {{init: {{row: real captions only}}, {row[11:]}"))
+    done = snakemake(fresh, "-n", "-p", *CI, "second")
+    second.unlink()
+    assert done.returncode == 0, done.stdout[-3000:]
+    starts = re.findall(r"--init (results/runs/\S+)/model --output results/runs/\S+_init_seed(\d)", done.stdout)
+    assert sorted(seed for _, seed in starts) == ["0", "1"]  # each from the run of its own seed
+    assert all(f"_real_reinforced-lambda0_seed{seed}-" in run for run, seed in starts)
+
+
 def test_one_experiment_can_be_asked_for_by_its_name_with_and_without_the_paper(fresh: Path):
     full, bare = (planned_jobs(fresh, *CI, name) for name in ("mobileclip-table2", "table2"))
     assert full.pop("mobileclip-table2") == bare.pop("table2") == 1
