@@ -244,6 +244,11 @@ def _check_recipe(training: Mapping, where: str) -> None:
     if training["warmup"] + training["constant"] > training["steps"]:
         rest = training["steps"] - training["warmup"]
         raise UserError(f"{where}.constant is {training['constant']}; after the warm-up at most {rest} steps are left")
+    if training["channels_last"] and training["device"] == "cpu":
+        raise UserError(
+            f"{where}.channels_last is true with device cpu, where torch 2.14 corrupts memory in the backward pass of "
+            "FastViT and MCi; set it to false"
+        )
     if training["batch_size"] % training["processes"]:
         raise UserError(
             f"{where}.batch_size is {training['batch_size']}; it must be a multiple of processes "
