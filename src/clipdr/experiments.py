@@ -11,7 +11,7 @@ have no word left to look up. Decided here:
   full-size network that a row names. They are the same at every scale.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from clipdr.artifacts import Artifact, artifact
@@ -328,8 +328,3 @@ def _init_row(row: str, start: Mapping, words: Mapping) -> str:
 
 def _mappings(*values: object) -> bool:
     return all(isinstance(value, Mapping) for value in values)
-
-
-def unique_runs(runs: Iterable[Run]) -> dict[str, Artifact]:
-    """Name -> artifact of each run that has to be trained, in order of first use."""
-    return {run.name: run.artifact for run in runs}

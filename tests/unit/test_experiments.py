@@ -24,7 +24,6 @@ from clipdr.experiments import (
     networks,
     plan,
     slug,
-    unique_runs,
     words_of,
 )
 
@@ -181,7 +180,7 @@ def test_rows_and_tables_with_equal_settings_share_their_runs():
     other["title"], other["rows"][0]["name"] = "another table", "baseline"
     other["rows"].append({"name": "again", "settings": EXPERIMENT["rows"][1]["settings"]})
     runs = planned() + planned(other)
-    unique = unique_runs(runs)
+    unique = {run.name: run.artifact for run in runs}
     assert len(runs) == 10 and len(unique) == 6
     assert all(unique[run.name] == run.artifact for run in runs)
 

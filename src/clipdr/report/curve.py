@@ -47,7 +47,7 @@ def draw(report: Mapping, results: Path, output: Path) -> None:
                 axis.set_xscale("log")
                 axis.set_ylabel("%")
             ours.legend()
-            if not paper.has_data() or not any(len(line.get_xdata()) for line in paper.get_lines()):
+            if not any(len(line.get_xdata()) for line in paper.get_lines()):
                 paper.set_axis_off()  # the source has no values of this column
                 paper.set_title("")
         with atomic_file(output) as partial:

@@ -50,14 +50,9 @@ def ladder_steps(steps: int, rungs: int) -> list[int]:
     return [round(steps * (n + 1) / (rungs + 1)) for n in range(rungs)]
 
 
-def ladder_file(folder: Path, step: int) -> Path:
-    """Weights of a model folder after `step` steps."""
-    return folder / LADDER / f"{step:07d}.pt"
-
-
 def keep(folder: Path, model: nn.Module, step: int) -> None:
     """Write weights that stay."""
-    path = ladder_file(folder, step)
+    path = folder / LADDER / f"{step:07d}.pt"
     path.parent.mkdir(exist_ok=True)
     _write(path, model.state_dict())
 
