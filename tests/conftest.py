@@ -94,6 +94,19 @@ def teachers(tmp_path_factory, tokenizer):
 
 
 @pytest.fixture(scope="session")
+def captioner(tmp_path_factory, captioner_config, tokenizer):
+    """A random captioner."""
+    from small import new_model
+
+    from clipdr.models.folder import save_weights
+
+    folder = tmp_path_factory.mktemp("zoo") / "captioner"
+    model, _ = new_model(captioner_config, tokenizer, folder, 0)
+    save_weights(model, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     """An exported miniature: a convolutional image tower, a hybrid text tower that pools at the end of the text."""
     from clipdr.deploy.export import export

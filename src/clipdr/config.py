@@ -13,6 +13,7 @@ from pathlib import Path
 
 from clipdr.errors import UserError, listed, nearest
 from clipdr.experiments import (
+    COST,
     NETWORK_COLUMNS,
     Run,
     at_scale,
@@ -154,7 +155,8 @@ def listing(planned: Mapping[str, Planned], misfits: Mapping[str, str]) -> str:
     for key in sorted([*planned, *misfits]):
         if key in planned:
             runs = len({run.name for run in planned[key].runs})
-            what = f"{planned[key].experiment['title']} ({runs} runs)" if runs else planned[key].experiment["title"]
+            timed = ", timed" if "cost" in planned[key].experiment else ""
+            what = planned[key].experiment["title"] + (f" ({runs} runs{timed})" if runs else "")
         else:
             what = f"not at this scale: {misfits[key]}"
         lines.append(f"{key:24} {what}")
@@ -179,7 +181,7 @@ def check(
     _check_uses(scale_source, _uses_of_scale(scale, models, suite))
     if has_runs(experiment):
         columns, where = scale["evaluation"]["columns"], f"evaluation.columns of {scale_source}"
-        known = [*columns, *NETWORK_COLUMNS]
+        known = [*columns, *NETWORK_COLUMNS, COST]
         _check_uses(source, (("columns", column, known, where) for column in experiment["columns"]))
     check_experiment(experiment, models, source)
     _check_sizes(scale, scale_source)
@@ -332,7 +334,10 @@ def _check_columns(experiment: Mapping, source: str) -> None:
         raise UserError(f"{source}: latency_device is missing; say on what device the paper measured its latencies")
     if has_runs(experiment) and "seeds" not in experiment:
         raise UserError(f"{source}: seeds is missing; add it, because there are rows with settings")
-    if has_runs(experiment) and not evaluation_columns(experiment):
+    timed = "cost" in experiment
+    if timed != (COST in experiment["columns"]) or (timed and experiment["columns"] != [COST]):
+        raise UserError(f"{source}: cost and columns: [{COST}] go together; give both, and no other column, or neither")
+    if has_runs(experiment) and not timed and not evaluation_columns(experiment):
         raise UserError(f"{source}: columns has no accuracy, but there are rows with settings; add one or remove those")
 
 
@@ -342,7 +347,7 @@ def _check_rows(experiment: Mapping, source: str) -> None:
     taken = {"row", "network", "seeds", *settings, *experiment["columns"]}
     for i, row in enumerate(experiment["rows"]):
         for column, value in row.get("published", {}).items():
-            if column not in NETWORK_COLUMNS and value is not None and value > 100:
+            if column not in (*NETWORK_COLUMNS, COST) and value is not None and value > 100:
                 raise UserError(f"{source}: rows[{i}].published.{column} is {value}; it must be at most 100 percent")
         for label in row.get("labels", {}):
             if label in taken:

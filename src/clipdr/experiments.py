@@ -18,6 +18,8 @@ from clipdr.artifacts import Artifact, artifact
 from clipdr.errors import UserError, listed, nearest
 
 CAPTIONS = ("real", "syn", "real-or-syn")
+ONLINE = ("captions", "teachers")
+COST = "Hours per epoch"  # the column of tables whose runs are timed
 # Network column -> what is measured, and of which tower.
 NETWORK_COLUMNS = {
     "Params img (M)": ("params", "image"),
@@ -118,8 +120,8 @@ def has_runs(experiment: Mapping) -> bool:
 
 
 def evaluation_columns(experiment: Mapping) -> list[str]:
-    """The columns that a scale defines: all but the network columns."""
-    return [column for column in experiment["columns"] if column not in NETWORK_COLUMNS]
+    """The columns that a scale defines: all but the network columns and that of costs."""
+    return [column for column in experiment["columns"] if column not in NETWORK_COLUMNS and column != COST]
 
 
 def at_scale(experiment: Mapping, scale: Mapping) -> dict:
@@ -148,6 +150,22 @@ def evaluation(run: Artifact, suite: Mapping, scale: Mapping) -> Artifact:
     settings = {"tasks": suite["tasks"], "batch_size": scale["evaluation"]["batch_size"]}
     name = f"{run.name}/{scale['evaluation']['suite']}"
     return artifact("eval", name, settings, run=run, pool=pool(scale))
+
+
+def costs(name: str, experiment: Mapping, runs: list[Run]) -> Artifact:
+    """What a step of each row of an experiment costs, measured by one job on the runs of the first seed.
+
+    Its inputs are of all runs together: `data` one by one, tokenizer, teachers and captioner once each.
+    """
+    first = [run for run in runs if run.seed == runs[0].seed]
+    settings = {**experiment["cost"], "runs": [{"row": run.row, "settings": run.settings} for run in first]}
+    inputs = {"data": [run.artifact.inputs.get("views") or run.artifact.inputs["reinforced"] for run in first]}
+    for key in ("tokenizer", "teachers", "captioner"):
+        found = [run.artifact.inputs[key] for run in first if key in run.artifact.inputs]
+        if found and found != [found[0]] * len(found):
+            raise UserError(f"cost: rows have {key} of different kinds; ask the same in all rows")
+        inputs |= {key: found[0]} if found else {}
+    return artifact("costs", name, settings, **inputs)
 
 
 def pool(scale: Mapping) -> Artifact:
@@ -229,6 +247,9 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
                 "the same model"
             )
         settings["init"], inputs["init"] = {"run": init.name}, init
+    online, models_asked = _online(data, settings["objective"], scale, models)
+    if online:
+        settings["online"], inputs = online, inputs | models_asked
     name, augmentation = _augmentation(settings, scale)
     if words_for_texts := tokenizer(scale):
         inputs["tokenizer"] = words_for_texts
@@ -238,6 +259,25 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
     side = config["model_cfg"]["vision_cfg"]["image_size"]
     views = artifact("views", f"{dataset['name']}-{name}-{side}px", {"size": side}, reinforced=reinforced)
     return artifact("runs", _slug(settings, objectives), settings, views=views, **inputs)
+
+
+def _online(data: Mapping, objective: Mapping, scale: Mapping, models: Mapping) -> tuple[dict, dict]:
+    """What models are asked for at every step: the setting `online`, and the models as inputs of the run."""
+    asked, settings, inputs = data.get("online", []), {}, {}
+    for word in asked:
+        _look_up("data.online", word, dict.fromkeys(ONLINE), "online")
+    if "captions" in asked:
+        if "syn" not in data["captions"]:
+            raise UserError(
+                "data.online: captions are asked for, but data.captions has no syn; add it, or take one out"
+            )
+        settings["captions"], inputs["captioner"] = scale["captions"], _member("captioner", scale, models)
+    if "teachers" in asked:
+        if not (names := objective.get("teachers")):
+            raise UserError("data.online: teachers are asked for, but the objective reads none; take them out")
+        settings["teachers"] = names
+        inputs["teachers"] = [_member(name, scale, models) for name in names]
+    return settings, inputs
 
 
 def _slug(settings: Mapping, objectives: Mapping[str, dict]) -> str:
@@ -255,6 +295,7 @@ def _slug(settings: Mapping, objectives: Mapping[str, dict]) -> str:
             "+".join(data["captions"]),
             "-".join(objective),
             *(["init"] if "init" in settings else []),
+            *([f"online-{'+'.join(sorted(settings['online']))}"] if "online" in settings else []),
             f"seed{settings['seed']}",
         ]
     )

@@ -6,23 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small import new_model
 
 from clipdr.errors import UserError
-from clipdr.models.folder import preprocessing, save_weights
+from clipdr.models.folder import preprocessing
 from clipdr.models.load import load_model
 from clipdr.reinforce import captions as stage
 from clipdr.reinforce.captions import caption, describe, generate
 
 SETTINGS = {"number": 3, "top_p": 0.9, "temperature": 1.0, "max_tokens": 11, "seed": 0}
-
-
-@pytest.fixture(scope="module")
-def captioner(tmp_path_factory, captioner_config, tokenizer):
-    folder = tmp_path_factory.mktemp("zoo") / "captioner"
-    model, _ = new_model(captioner_config, tokenizer, folder, 0)
-    save_weights(model, folder)
-    return folder
 
 
 def test_describe_by_hand():

@@ -10,7 +10,7 @@ from refusals import edited, refused
 
 from clipdr import config
 from clipdr.config import Planned
-from clipdr.experiments import for_paper
+from clipdr.experiments import COST, for_paper
 from clipdr.schema import load, load_yaml, validate
 
 REPO = Path(__file__).parents[2]
@@ -161,7 +161,8 @@ def test_tables_claim_what_was_published(name):
         if claim.get("similar"):
             assert abs(better - than) < 0.5, claim
         else:
-            assert better < than if "(" in claim["column"] else better > than, claim
+            less = "(" in claim["column"] or claim["column"] == COST
+            assert better < than if less else better > than, claim
 
 
 # ---- files
@@ -415,6 +416,16 @@ def test_trained_rows_need_seeds_and_a_column_to_score():
     rows = [{**row, "network": "RN50", "published": {}} for row in EXPERIMENT["rows"]]
     experiment = {**EXPERIMENT, "columns": ["Params img (M)"], "rows": rows, "comparisons": []}
     assert "columns has no accuracy" in refused(check, experiment)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("cost", {"steps": 2, "rounds": 3}), ("columns", [COST]), ("columns", ["IN-val", COST])],
+)
+def test_costs_are_a_table_of_their_own(path, value):
+    experiment = {**EXPERIMENT, "comparisons": [], "rows": [{**row, "published": {}} for row in EXPERIMENT["rows"]]}
+    assert f"cost and columns: [{COST}] go together" in refused(check, {**experiment, path: value})
+    assert check({**experiment, "columns": [COST], "cost": {"steps": 2, "rounds": 3}})
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from clipdr.experiments import (
     Run,
     captions,
     columns_of,
+    costs,
     evaluation,
     evaluation_columns,
     for_paper,
@@ -368,10 +369,38 @@ def test_an_init_that_leads_nowhere_is_refused(settings, expected):
         ("model", "MCi0", "model 'MCi0' is not defined; did you mean 'MCi0:MCt'?"),
         ("objective//teachers", "singel", "objective.teachers 'singel' is not defined; did you mean 'single'?"),
         ("objective//name", "reinforcd", "objective.name 'reinforcd' is not defined; did you mean 'reinforced'?"),
+        ("data//online", ["captions", "weights"], "data.online 'weights' is not defined"),
+        ("data", {"captions": ["real"], "augmentation": "strong", "online": ["captions"]}, "data.online: captions are"),
     ],
 )
 def test_what_cannot_be_planned_is_refused_with_the_row(path, value, expected):
     assert refused(planned, row(path, value)).startswith(f"row 'distilled': {expected}")
+
+
+ONLINE = row("data//online", ["teachers", "captions"])
+
+
+def test_what_is_asked_online_is_an_input_of_the_run():
+    stored, online = planned()[2], planned(ONLINE)[2]
+    assert online.settings["online"] == {"captions": SCALE["captions"], "teachers": ["conv", "vit"]}
+    assert {key: value for key, value in online.settings.items() if key != "online"} == stored.settings
+    assert online.artifact.inputs["views"] == stored.artifact.inputs["views"]
+    assert [made.name.split("-")[0] for made in online.artifact.inputs["teachers"]] == ["conv", "vit"]
+    assert (
+        online.artifact.inputs["captioner"]
+        == captions(SCALE, MODELS, SCALE["datasets"]["DataComp-12M"]).inputs["captioner"]
+    )
+    assert "_online-captions+teachers_" in online.name
+
+
+def test_costs_are_measured_on_the_first_seed_of_each_row():
+    experiment = {**ONLINE, "cost": {"steps": 3, "rounds": 4}}
+    runs = planned(experiment)
+    made = costs("table", experiment, runs)
+    told = [{"row": run.row, "settings": run.settings} for run in runs if run.seed == 0]
+    assert made.settings == {"steps": 3, "rounds": 4, "runs": told} and len(told) == 2
+    assert made.inputs["data"] == [run.artifact.inputs["views"] for run in runs if run.seed == 0]
+    assert made.inputs["teachers"] == runs[2].artifact.inputs["teachers"]
 
 
 def test_a_model_without_configuration_is_refused():

@@ -23,9 +23,9 @@ shell.prefix("set -euo pipefail; export PYTHONPATH={SRC:q}; ")
 from clipdr import config as configuration
 from clipdr.artifacts import all_of
 from clipdr.errors import UserError
-from clipdr.experiments import captions, evaluation, has_runs, networks, slug
+from clipdr.experiments import captions, costs, evaluation, has_runs, networks, slug
 from clipdr.fingerprint import fingerprint
-from clipdr.losses import module_name
+from clipdr.train import modules
 
 try:
     CONFIG = configuration.load_config(ROOT, config)
@@ -40,17 +40,22 @@ except UserError as error:
 
 
 def evaluations(experiment):
-    """Run -> its evaluation, of an experiment."""
+    """Run -> its evaluation, of an experiment; none where runs are only timed."""
     one = EXPERIMENTS[experiment]
+    if "cost" in one.experiment:
+        return {}
     suite = SUITES[one.scale["evaluation"]["suite"]]
     return {run: evaluation(run.artifact, suite, one.scale) for run in one.runs}
 
 
 EVALUATIONS = {name: evaluations(name) for name in EXPERIMENTS}
+COSTS = {
+    name: costs(one.name, one.experiment, one.runs) for name, one in EXPERIMENTS.items() if "cost" in one.experiment
+}
 # The picture of the chain shows captions of the first dataset.
 CHAIN = captions(SCALE, MODELS, next(iter(SCALE["datasets"].values())))
 # Folder below results -> what is made there.
-ARTIFACTS = all_of([CHAIN, *(made for every in EVALUATIONS.values() for made in every.values())])
+ARTIFACTS = all_of([CHAIN, *COSTS.values(), *(made for every in EVALUATIONS.values() for made in every.values())])
 # Full-size networks: those whose parameters stand in tables, and all by the names of their files.
 COUNTED = sorted({name for one in EXPERIMENTS.values() for name in networks(one.experiment, "params")})
 TIMED = {name for one in EXPERIMENTS.values() for name in networks(one.experiment, "latency")}
@@ -77,7 +82,8 @@ def report(experiment):
         }
         for run, made in every
     ]
-    return {"experiment": one.experiment, "scale": scale, "runs": runs}
+    timed = {"costs": f"{COSTS[experiment].path}/costs.json"} if experiment in COSTS else {}
+    return {"experiment": one.experiment, "scale": scale, "runs": runs, **timed}
 
 
 # Folder below results -> its settings.json.
@@ -101,6 +107,7 @@ wildcard_constraints:
     views=names("views"),
     runs=names("runs"),
     eval=names("eval"),
+    costs=names("costs"),
     told="|".join(map(re.escape, SETTINGS)),
     paper="|".join(sorted({one.paper for one in EXPERIMENTS.values()})),
     experiment="|".join(sorted({one.name for one in EXPERIMENTS.values()})),
@@ -141,13 +148,35 @@ def sources(wildcards):
 
 def train_code(wildcards):
     """A run depends on the code of its own objective alone."""
-    objective = ARTIFACTS[f"runs/{wildcards.runs}"].settings["objective"]["name"]
-    return code("clipdr.train.run", module_name(objective))
+    return code(*modules(ARTIFACTS[f"runs/{wildcards.runs}"].settings))
+
+
+def table_code(wildcards):
+    """Tables of accuracy do not depend on how costs are written."""
+    timed = f"{wildcards.paper}-{wildcards.experiment}" in COSTS
+    return code("clipdr.report.cost" if timed else "clipdr.report.table")
+
+
+def costs_code(wildcards):
+    """What a measurement of costs runs: its own code, and that of the runs."""
+    timed = ARTIFACTS[f"costs/{wildcards.costs}"].settings["runs"]
+    return code("clipdr.train.cost", *sorted({name for run in timed for name in modules(run["settings"])}))
 
 
 def processes(wildcards):
     """How many processes train a run; each has one thread, because sums depend on how they are split."""
     return ARTIFACTS[f"runs/{wildcards.runs}"].settings["training"]["processes"]
+
+
+def models_given(input, kinds):
+    """Options of a command: a folder, or several, for each kind of `input` that the job has."""
+    return [word for kind in kinds if input[kind] for word in (f"--{kind}", *input[kind])]
+
+
+def costs_data(wildcards):
+    """What each run that is timed reads, in the order of the runs."""
+    inputs = ARTIFACTS[f"costs/{wildcards.costs}"].inputs
+    return [f"results/{made.path}/{'arrays' if made.stage == 'views' else 'shards'}" for made in inputs["data"]]
 
 
 def python(wildcards):
@@ -157,9 +186,11 @@ def python(wildcards):
 
 
 def records(wildcards):
-    """The evaluations that an experiment's table reads."""
-    every = EVALUATIONS[f"{wildcards.paper}-{wildcards.experiment}"].values()
-    return sorted({f"results/{made.path}/records.jsonl" for made in every})
+    """The evaluations that an experiment's table reads, or the file of what its runs cost."""
+    name = f"{wildcards.paper}-{wildcards.experiment}"
+    if name in COSTS:
+        return [f"results/{COSTS[name].path}/costs.json"]
+    return sorted({f"results/{made.path}/records.jsonl" for made in EVALUATIONS[name].values()})
 
 
 def measurements(wildcards):
@@ -193,7 +224,8 @@ def report_files(experiment):
     """Table, and the figure of what was trained for it."""
     one, folder = EXPERIMENTS[experiment], f"results/{CONFIG['scale']}"
     tables = [f"{folder}/tables/{one.paper}/{one.name}.{suffix}" for suffix in ("csv", "md", "tex")]
-    return [*tables, *([f"{folder}/figures/{one.paper}/{one.name}.png"] if has_runs(one.experiment) else [])]
+    drawn = has_runs(one.experiment) and experiment not in COSTS
+    return [*tables, *([f"{folder}/figures/{one.paper}/{one.name}.png"] if drawn else [])]
 
 
 def no_such_experiment(name):

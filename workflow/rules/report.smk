@@ -18,7 +18,7 @@ rule table:
         runtime=10,
     params:
         stem=f"results/{CONFIG['scale']}/tables/{{paper}}/{{experiment}}",
-        code=code("clipdr.report.table"),
+        code=table_code,
     shell:
         "python -m clipdr.report table --settings {input.settings:q} --results results --output {params.stem:q}"
         " 2>&1 | tee {log:q}"

@@ -6,6 +6,8 @@ rule train:
         shards=made_from("reinforced", "shards"),
         tokenizer=made_from("tokenizer", "tokenizer"),
         init=made_from("init", "model"),
+        teachers=made_from("teachers", "model"),
+        captioner=made_from("captioner", "model"),
     output:
         directory("results/runs/{runs}/model"),
     log:
@@ -20,9 +22,36 @@ rule train:
         runtime=60,
     params:
         python=python,
-        tokenizer=lambda wildcards, input: ["--tokenizer", *input.tokenizer] if input.tokenizer else [],
-        init=lambda wildcards, input: ["--init", *input.init] if input.init else [],
+        models=lambda wildcards, input: models_given(input, ("tokenizer", "init", "teachers", "captioner")),
         code=train_code,
     shell:
         "{params.python} clipdr.train --settings {input.settings:q} --data {input.views:q} {input.shards:q}"
-        " {params.tokenizer:q} {params.init:q} --output {output:q} 2>&1 | tee {log:q}"
+        " {params.models:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule costs:
+    """Time a few steps of each of several runs, in turns. One thread is measured, on a machine left alone: see latency."""
+    input:
+        settings="results/costs/{costs}/settings.json",
+        data=costs_data,
+        tokenizer=made_from("tokenizer", "tokenizer"),
+        teachers=made_from("teachers", "model"),
+        captioner=made_from("captioner", "model"),
+    output:
+        "results/costs/{costs}/costs.json",
+    log:
+        "results/logs/costs/{costs}.log",
+    benchmark:
+        "results/benchmarks/costs/{costs}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: lambda wildcards: workflow.resource_settings.cores or 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        models=lambda wildcards, input: models_given(input, ("tokenizer", "teachers", "captioner")),
+        code=costs_code,
+    shell:
+        "python -m clipdr.train.cost --settings {input.settings:q} --data {input.data:q} {params.models:q}"
+        " --output {output:q} 2>&1 | tee {log:q}"

@@ -4,6 +4,7 @@ Shape suffixes: A views, T texts (real first), E widths of all teachers together
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,29 +28,42 @@ from clipdr.progress import log, progress
 class Teacher:
     """An open_clip model that embeds views and texts; slices are L2-normalised, float32."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, device: str = "cpu") -> None:
         self.name = name
-        self.model = load_model(folder)
+        self.model = load_model(folder, device)
         self.side, self.mean, self.std = preprocessing(self.model)
         self.scale = self.model.logit_scale.exp().item()
-        self.width = self.texts(["width"]).shape[1]
+        self.width = self.tokens(self.model.tokenizer.cut(["width"]).to(device)).shape[1]
 
-    @torch.no_grad()
     def images(self, views: list[Image.Image]) -> torch.Tensor:
-        """Embeddings [A, E] of views of one image; they are resized if the teacher's input is larger or smaller."""
-        from torchvision.transforms import functional as F
+        """Embeddings [A, E] of views of one image."""
+        from torchvision.transforms.functional import pil_to_tensor
 
         if not views:  # an augmentation that is drawn afresh at every step stores none
             return torch.zeros(0, self.width)
-        img_ACHH = torch.stack([F.normalize(F.to_tensor(view), self.mean, self.std) for view in views])
-        if img_ACHH.shape[-1] != self.side:
-            img_ACHH = torch.nn.functional.interpolate(img_ACHH, (self.side, self.side), mode="bicubic")
-        return self.model.encode_image(img_ACHH, normalize=True)
+        return self.pixels(torch.stack([pil_to_tensor(view) for view in views]))
 
-    @torch.no_grad()
     def texts(self, texts: list[str]) -> torch.Tensor:
         """Embeddings [T, E] of texts."""
-        return self.model.encode_text(self.model.tokenizer.cut(texts), normalize=True)
+        return self.tokens(self.model.tokenizer.cut(texts))
+
+    @torch.no_grad()
+    def pixels(self, img_ACHH: torch.Tensor) -> torch.Tensor:
+        """Embeddings [A, E] of images, uint8; they are resized if the teacher's input is larger or smaller."""
+        return self.model.encode_image(to_input(img_ACHH, self.side, self.mean, self.std), normalize=True)
+
+    @torch.no_grad()
+    def tokens(self, tokens_TL: torch.Tensor) -> torch.Tensor:
+        """Embeddings [T, E] of tokenised texts, int64."""
+        return self.model.encode_text(tokens_TL, normalize=True)
+
+
+def to_input(img_ACHH: torch.Tensor, side: int, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """uint8 images as a model takes them: float32 [A, C, side, side], (x / 255 - mean) / std per channel."""
+    from torchvision.transforms.functional import normalize
+
+    img = normalize(img_ACHH.float() / 255, mean, std)
+    return img if img.shape[-1] == side else torch.nn.functional.interpolate(img, (side, side), mode="bicubic")
 
 
 def reinforce(

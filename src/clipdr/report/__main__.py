@@ -11,8 +11,9 @@ def main() -> None:
 
 
 def _table(args) -> None:
-    from clipdr.report.table import build
+    from clipdr.report import cost, table
 
+    build = cost.build if "cost" in args.settings["experiment"] else table.build
     build(args.settings, args.results, args.output)
 
 

@@ -148,7 +148,7 @@ def csv(experiment: Mapping, summary: pd.DataFrame, cells: pd.DataFrame, conditi
     published, trained, lines = _published(experiment), has_runs(experiment), []
     ours = {(cell["row"], cell["column"]): cell for _, cell in pd.concat([summary, cells]).iterrows()}
     for row in experiment["rows"]:
-        line = {"row": row["name"], **_labels(experiment, row), **_settings(experiment, row)}
+        line = {"row": row["name"], **_labels(experiment, row), **row_settings(experiment, row)}
         if trained:
             line["seeds"] = int(summary.loc[summary["row"] == row["name"], "seeds"].fillna(0).iloc[0])
         if len(cells):
@@ -273,7 +273,7 @@ def _setting_names(experiment: Mapping) -> list[str]:
     return list(dict.fromkeys(name for columns in varied for name in columns))
 
 
-def _settings(experiment: Mapping, row: Mapping) -> dict[str, str]:
+def row_settings(experiment: Mapping, row: Mapping) -> dict[str, str]:
     """What the row varies, in the paper's words: lists joined by +, numbers without trailing zeros."""
     if "settings" not in row:
         return dict.fromkeys(_setting_names(experiment), "")
@@ -324,7 +324,7 @@ def _halves(
 def _reader_lines(experiment: Mapping, halves: list[tuple[str, str, dict[str, str]]]) -> list[dict[str, str]]:
     lines = []
     for row in experiment["rows"]:
-        line = {"row": row["name"], **_labels(experiment, row), **_settings(experiment, row)}
+        line = {"row": row["name"], **_labels(experiment, row), **row_settings(experiment, row)}
         if "lambda" in line:
             line = {"λ" if name == "lambda" else name: value for name, value in line.items()}
         line |= {f"{column} ({heading})": texts.get(row["name"], MISSING) for column, heading, texts in halves}

@@ -18,6 +18,8 @@ def main() -> None:
     )
     parser.add_argument("--tokenizer", type=Path, help="folder with the tokenizer's files (default: open_clip's own)")
     parser.add_argument("--init", type=Path, help="model folder of the run to start from (default: random weights)")
+    parser.add_argument("--teachers", type=Path, nargs="+", default=[], help="model folders of teachers asked online")
+    parser.add_argument("--captioner", type=Path, help="model folder of the captioner asked online")
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
     parser.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's files (default: none)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1: the bytes depend on it)")
@@ -25,7 +27,16 @@ def main() -> None:
     cli.set_threads(args.threads)
     from clipdr.train.run import train
 
-    train(args.settings, args.data, args.output, args.tokenizer, args.init, args.tensorboard)
+    train(
+        args.settings,
+        args.data,
+        args.output,
+        args.tokenizer,
+        args.init,
+        args.tensorboard,
+        args.teachers,
+        args.captioner,
+    )
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def take_step(student, objective, optimizer, batch: Batch, step: int, settings: 
     with torch.no_grad():
         scale.clamp_(0, math.log(settings["max_logit_scale"]))
     loss = sum(parts.values())
-    return {"loss": loss, **parts, "lr": torch.tensor(lr), "logit_scale": scale.exp(), "grad_norm": norm}, seen
+    return {"loss": loss, **parts, "lr": torch.tensor(lr), "logit_scale": scale.detach().exp(), "grad_norm": norm}, seen
 
 
 class Guard:

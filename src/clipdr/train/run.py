@@ -1,6 +1,9 @@
 """Train one student on a reinforced dataset."""
 
+import importlib
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,7 +14,7 @@ from clipdr.data.views import META, ViewBatches, load_views
 from clipdr.errors import UserError
 from clipdr.files import finished, partial_dir, resumable_dir, sha256, sha256_file
 from clipdr.fingerprint import own
-from clipdr.losses import module_name, module_of
+from clipdr.losses import module_of
 from clipdr.models.folder import (
     WEIGHTS,
     load_tokenizer,
@@ -19,13 +22,25 @@ from clipdr.models.folder import (
     random_model,
     read_config,
     save_weights,
+    weights_file,
     write_folder,
 )
 from clipdr.progress import log
-from clipdr.train import checkpoint
+from clipdr.train import ONLINE, checkpoint, modules
 from clipdr.train.loop import fit
 from clipdr.train.parallel import World, join, leave, wait
 from clipdr.train.student import Student
+
+
+@dataclass(frozen=True)
+class MadeFrom:
+    """The folders that a run is made from; see `train`."""
+
+    data: Path
+    tokenizer: Path | None = None
+    init: Path | None = None
+    teachers: Sequence[Path] = ()
+    captioner: Path | None = None
 
 
 def train(
@@ -35,6 +50,8 @@ def train(
     tokenizer: Path | None = None,
     init: Path | None = None,
     tensorboard: Path | None = None,
+    teachers: Sequence[Path] = (),
+    captioner: Path | None = None,
 ) -> None:
     """Train and write `output`, a model folder with a `log.jsonl` and, if asked for, a ladder of weights.
 
@@ -44,58 +61,67 @@ def train(
         tokenizer: folder with the tokenizer's files; without it, open_clip's for the model.
         init: model folder of the run that this one starts from; random weights without it.
         tensorboard: folder for TensorBoard's files.
+        teachers, captioner: model folders of those that are asked at every step, as the settings' `online` names them.
 
     Raises:
         UserError: the data lack a teacher or the synthetic captions that the settings name, or are fewer than a batch;
             `init` is of another model; the loss is not finite.
     """
+    made = MadeFrom(data, tokenizer, init, teachers, captioner)
     world = join(settings["training"]["device"], settings["training"]["processes"])
     try:
-        token = _token(settings, data, tokenizer, init)
+        token = _token(settings, made)
         if finished(output, token):
             log.info("%s was finished by another process", output)
         elif world.first:
             with resumable_dir(output, token) as folder:
                 wait(world)
-                _train(settings, data, tokenizer, init, folder, output.parent.name, world, tensorboard)
+                _train(settings, made, folder, output.parent.name, world, tensorboard)
                 (folder / checkpoint.RESUME).unlink(missing_ok=True)
         else:
             wait(world)  # until the first has made the folder, or found it
-            _train(settings, data, tokenizer, init, partial_dir(output), output.parent.name, world, None)
+            _train(settings, made, partial_dir(output), output.parent.name, world, None)
     finally:
         leave()
 
 
-def _train(
-    settings: dict,
-    data: Path,
-    tokenizer: Path | None,
-    init: Path | None,
-    folder: Path,
-    name: str,
-    world: World,
-    tensorboard,
-) -> None:
+def _train(settings: dict, made: MadeFrom, folder: Path, name: str, world: World, tensorboard: Path | None) -> None:
     """Train one student in `folder`, which all processes share and the first one writes."""
-    config, training = settings["model"]["config"], {**settings["training"], "seed": settings["seed"]}
     if world.first:
-        write_folder(config, tokenizer, folder)
+        write_folder(settings["model"]["config"], made.tokenizer, folder)
     wait(world)
-    model = random_model(config, settings["seed"], str(folder))
-    if init is not None:
-        _start_from(model, init, folder)
-    module = module_of(settings["objective"])
-    teachers = module.teachers_of(settings["objective"])
-    source = _source(settings, data, load_tokenizer(folder).cut, preprocessing(model)[0], teachers, world)
-    student, objective = Student(model, training), module.Objective(settings["objective"])
-    trained = fit(student, objective, source.batches, training, name, folder, world, tensorboard)
+    student, objective, source = prepare(settings, made, folder, world)
+    trained = fit(student, objective, source.batches, recipe(settings), name, folder, world, tensorboard)
     if world.first:
         save_weights(trained, folder)
 
 
-def _source(settings: dict, data: Path, tokenize, side: int, teachers: list[str], world: World):
+def recipe(settings: dict) -> dict:
+    """What the loop reads of a run's settings."""
+    return {**settings["training"], "seed": settings["seed"]}
+
+
+def prepare(settings: dict, made: MadeFrom, folder: Path, world: World) -> tuple[Student, torch.nn.Module, object]:
+    """A run's student, objective and source of batches; `folder` is the student's, without weights."""
+    model = random_model(settings["model"]["config"], settings["seed"], str(folder))
+    if made.init is not None:
+        _start_from(model, made.init, folder)
+    module, tokenize, online = module_of(settings["objective"]), load_tokenizer(folder).cut, settings.get("online", {})
+    teachers = [] if "teachers" in online else module.teachers_of(settings["objective"])
+    kinds = [kind for kind in settings["data"]["captions"] if not ("captions" in online and kind == "syn")]
+    source = _source(settings, made.data, tokenize, preprocessing(model)[0], teachers, kinds, world)
+    if online:
+        named = dict(zip(online.get("teachers", []), made.teachers, strict=True))
+        captions = online.get("captions", {})
+        source = importlib.import_module(ONLINE).Online(
+            source, tokenize, named, made.captioner if captions else None, captions, settings["seed"], world
+        )
+    return Student(model, recipe(settings)), module.Objective(settings["objective"]), source
+
+
+def _source(settings: dict, data: Path, tokenize, side: int, teachers: list[str], kinds: list[str], world: World):
     """Where batches come from. Raises UserError for what can be known to be missing before the first step."""
-    kinds, training, seed = settings["data"]["captions"], settings["training"], settings["seed"]
+    training, seed = settings["training"], settings["seed"]
     share = {"rank": world.rank, "world": world.size}
     if training["batch_size"] % world.size:
         raise UserError(
@@ -129,11 +155,12 @@ def _start_from(model: torch.nn.Module, init: Path, folder: Path) -> None:
     model.load_state_dict(torch.load(init / WEIGHTS, weights_only=True))
 
 
-def _token(settings: dict, data: Path, tokenizer: Path | None, init: Path | None) -> str:
+def _token(settings: dict, made: MadeFrom) -> str:
     """Stands for all that decides the weights: a killed run goes on only while none of it changed."""
-    code = [own(__name__), own(module_name(settings["objective"]["name"]))]
-    meta = data / (META if settings["training"]["source"] == "memory" else MANIFEST)
-    files = [meta, *([tokenizer / "tokenizer.json"] if tokenizer else []), *([init / WEIGHTS] if init else [])]
+    code = [own(name) for name in modules(settings)]
+    meta = made.data / (META if settings["training"]["source"] == "memory" else MANIFEST)
+    models = [folder for folder in (made.init, *made.teachers, made.captioner) if folder]
+    files = [meta, *([made.tokenizer / "tokenizer.json"] if made.tokenizer else []), *map(weights_file, models)]
     if not meta.is_file():
         raise UserError(
             f"{meta} is missing; `training.source` is {settings['training']['source']!r}: give such a folder"

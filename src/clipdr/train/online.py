@@ -1,0 +1,90 @@
+"""Teachers and a captioner that are asked at every step, for what a dataset does not store.
+
+This is distillation without dataset reinforcement, which MobileCLIP's Table 4d compares with: the same losses, of
+embeddings and captions that are made while the student waits. What the dataset stores of them is not read.
+
+Shape suffixes: B pairs of this process, C channels, S image side, L context length.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clipdr.batch import Batch, Teacher
+from clipdr.errors import UserError
+from clipdr.models.folder import preprocessing
+from clipdr.models.load import load_model
+from clipdr.reinforce import embed
+from clipdr.reinforce.captions import generate
+from clipdr.train.parallel import World
+
+CAPTION = 4  # stream of randomness, beside those of clipdr.data
+PROBE = "a café, 2 cats"
+
+
+class Online:
+    """Batches of `source` with synthetic captions, embeddings or both added to them.
+
+    Args:
+        source: has `batches(start)`, as `clipdr.data.views.ViewBatches`; its batches lack what is added here.
+        tokenize: the student's, list of str -> int64 tokens [N, L].
+        teachers: name -> model folder.
+        captioner: model folder; no captions are made without it.
+        settings: of the captions, as a scale's; read if there is a captioner.
+        seed: of the captions, with the step and the process.
+
+    Raises:
+        UserError: a teacher that splits texts into other tokens than the student.
+    """
+
+    def __init__(
+        self,
+        source,
+        tokenize,
+        teachers: dict[str, Path],
+        captioner: Path | None,
+        settings: dict,
+        seed: int,
+        world: World,
+    ) -> None:
+        self.source, self.tokenize, self.settings, self.seed, self.world = source, tokenize, settings, seed, world
+        self.teachers = [embed.Teacher(name, folder, str(world.device)) for name, folder in teachers.items()]
+        self.captioner = load_model(captioner, str(world.device)) if captioner else None
+        ours = tokenize([PROBE])
+        for teacher in self.teachers:
+            if not torch.equal(teacher.model.tokenizer.cut([PROBE]), ours):
+                raise UserError(
+                    f"data.online: teacher {teacher.name!r} splits texts into other tokens than the student; store its "
+                    "embeddings instead"
+                )
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        for step, batch in zip(count(start), self.source.batches(start), strict=False):
+            yield self.ask(batch.map(lambda tensor: tensor.to(self.world.device)), step)
+
+    def ask(self, batch: Batch, step: int) -> Batch:
+        """The batch, with what the models say of it."""
+        if self.captioner:
+            texts = batch.texts | {"syn": self._captions(batch.images["image"], step)}
+            batch = replace(batch, texts=dict(sorted(texts.items())))  # in the order that stored captions have
+        found = {
+            teacher.name: Teacher(
+                {name: teacher.pixels(img_BCSS) for name, img_BCSS in batch.images.items()},
+                {kind: teacher.tokens(tokens_BL) for kind, tokens_BL in batch.texts.items()},
+                teacher.scale,
+            )
+            for teacher in self.teachers
+        }
+        return replace(batch, teachers=batch.teachers | found)
+
+    def _captions(self, img_BCSS: Tensor, step: int) -> Tensor:
+        """One caption per image as the student's tokens [B, L]."""
+        rng = np.random.default_rng([self.seed, CAPTION, step, self.world.rank])
+        torch.manual_seed(int(rng.integers(2**62)))
+        img = embed.to_input(img_BCSS, *preprocessing(self.captioner))
+        return self.tokenize(generate(self.captioner, img, self.settings)).to(img.device)
