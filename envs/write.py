@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO / "src"))
 from clipdr.fingerprint import closure  # noqa: E402
+from clipdr.train import ONLINE  # noqa: E402
 
 # Packages that a library imports only when one of its functions is called.
 CALLS = {"read_parquet": "pyarrow", "to_parquet": "pyarrow", "to_markdown": "tabulate", "get_tokenizer": "transformers"}
@@ -36,18 +37,18 @@ def rules() -> dict[str, dict]:
             found[name] = {
                 "env": env and env[1],
                 "command": re.findall(r"(?:python -m|{params.python}) ([\w.]+)", block),
-                "code": [module for call in calls for module in re.findall(r'"([\w.]+)"', call)],
+                "code": [module for call in calls for module in re.findall(r'"(clipdr[\w.]+)"', call)],
             }
     return found
 
 
 def modules_of(rule: dict) -> set[str]:
-    """All of clipdr that a rule's job may import; the loss of a run is imported by name."""
+    """All of clipdr that a rule's job may import, with what a run imports by name."""
     commands = [f"{command}.__main__" for command in rule["command"]]
     modules = set(commands).union(*(closure(module, REPO) for module in ["clipdr.cli", *rule["code"]]))
-    if "clipdr.losses" in modules:
-        losses = [f"clipdr.losses.{path.stem}" for path in (REPO / "src/clipdr/losses").glob("[!_]*.py")]
-        modules = modules.union(*(closure(module, REPO) for module in losses))
+    if "clipdr.train.run" in modules:
+        named = [ONLINE, *(f"clipdr.losses.{path.stem}" for path in (REPO / "src/clipdr/losses").glob("[!_]*.py"))]
+        modules = modules.union(*(closure(module, REPO) for module in named))
     return modules
 
 

@@ -25,7 +25,7 @@ from clipdr.artifacts import all_of
 from clipdr.errors import UserError
 from clipdr.experiments import captions, costs, evaluation, has_runs, networks, slug
 from clipdr.fingerprint import fingerprint
-from clipdr.train import modules
+from clipdr.train import named_modules
 
 try:
     CONFIG = configuration.load_config(ROOT, config)
@@ -148,7 +148,7 @@ def sources(wildcards):
 
 def train_code(wildcards):
     """A run depends on the code of its own objective alone."""
-    return code(*modules(ARTIFACTS[f"runs/{wildcards.runs}"].settings))
+    return code("clipdr.train.run", *named_modules(ARTIFACTS[f"runs/{wildcards.runs}"].settings))
 
 
 def table_code(wildcards):
@@ -160,7 +160,7 @@ def table_code(wildcards):
 def costs_code(wildcards):
     """What a measurement of costs runs: its own code, and that of the runs."""
     timed = ARTIFACTS[f"costs/{wildcards.costs}"].settings["runs"]
-    return code("clipdr.train.cost", *sorted({name for run in timed for name in modules(run["settings"])}))
+    return code("clipdr.train.cost", *sorted({name for run in timed for name in named_modules(run["settings"])}))
 
 
 def processes(wildcards):

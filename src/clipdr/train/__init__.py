@@ -5,6 +5,6 @@ from clipdr.losses import module_name
 ONLINE = "clipdr.train.online"
 
 
-def modules(settings: dict) -> list[str]:
-    """Modules whose code decides a run. All but the first are imported by name, by runs that need them."""
-    return ["clipdr.train.run", module_name(settings["objective"]["name"]), *([ONLINE] if "online" in settings else [])]
+def named_modules(settings: dict) -> list[str]:
+    """Modules that a run imports by name, because its settings ask for them: no other run depends on their code."""
+    return [module_name(settings["objective"]["name"]), *([ONLINE] if "online" in settings else [])]

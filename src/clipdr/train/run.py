@@ -26,7 +26,7 @@ from clipdr.models.folder import (
     write_folder,
 )
 from clipdr.progress import log
-from clipdr.train import ONLINE, checkpoint, modules
+from clipdr.train import ONLINE, checkpoint, named_modules
 from clipdr.train.loop import fit
 from clipdr.train.parallel import World, join, leave, wait
 from clipdr.train.student import Student
@@ -157,7 +157,7 @@ def _start_from(model: torch.nn.Module, init: Path, folder: Path) -> None:
 
 def _token(settings: dict, made: MadeFrom) -> str:
     """Stands for all that decides the weights: a killed run goes on only while none of it changed."""
-    code = [own(name) for name in modules(settings)]
+    code = [own(name) for name in (__name__, *named_modules(settings))]
     meta = made.data / (META if settings["training"]["source"] == "memory" else MANIFEST)
     models = [folder for folder in (made.init, *made.teachers, made.captioner) if folder]
     files = [meta, *([made.tokenizer / "tokenizer.json"] if made.tokenizer else []), *map(weights_file, models)]
