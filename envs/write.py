@@ -44,7 +44,8 @@ def rules() -> dict[str, dict]:
 
 def modules_of(rule: dict) -> set[str]:
     """All of clipdr that a rule's job may import, with what a run imports by name."""
-    commands = [f"{command}.__main__" for command in rule["command"]]
+    packages = {path.parent.name for path in (REPO / "src/clipdr").glob("*/__main__.py")}
+    commands = [f"{name}.__main__" if name.split(".")[-1] in packages else name for name in rule["command"]]
     modules = set(commands).union(*(closure(module, REPO) for module in ["clipdr.cli", *rule["code"]]))
     if "clipdr.train.run" in modules:
         named = [ONLINE, *(f"clipdr.losses.{path.stem}" for path in (REPO / "src/clipdr/losses").glob("[!_]*.py"))]
