@@ -210,12 +210,17 @@ def _subset(scale: Mapping, dataset: Mapping) -> Artifact:
     return artifact("subset", dataset["name"], {key: dataset[key] for key in ("size", "seed")}, pool=pool(scale))
 
 
-def _reinforced(scale: Mapping, models: Mapping, dataset: Mapping, name: str, augmentation: Mapping) -> Artifact:
-    """The dataset with all that is stored in it: views of one augmentation, captions, all teachers' embeddings."""
-    teachers = list(scale["zoo"]["teachers"])
+def _reinforced(
+    scale: Mapping, models: Mapping, dataset: Mapping, name: str, augmentation: Mapping, embedded: bool
+) -> Artifact:
+    """The dataset with all that is stored in it: views of one augmentation, captions, and all teachers' embeddings.
+
+    Runs that read no teacher get one without: another zoo does not change them, and they do not wait for it.
+    """
+    teachers = list(scale["zoo"]["teachers"]) if embedded else []
     return artifact(
         "reinforced",
-        f"{dataset['name']}-{name}",
+        f"{dataset['name']}-{name}{'' if embedded else '-no-teachers'}",
         {"augmentation": augmentation, "teachers": teachers},
         pool=pool(scale),
         subset=_subset(scale, dataset),
@@ -253,11 +258,13 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
     name, augmentation = _augmentation(settings, scale)
     if words_for_texts := tokenizer(scale):
         inputs["tokenizer"] = words_for_texts
-    reinforced = _reinforced(scale, models, dataset, name, augmentation)
+    embedded = bool(settings["objective"].get("teachers")) and "teachers" not in online
+    reinforced = _reinforced(scale, models, dataset, name, augmentation, embedded)
     if settings["training"]["source"] == "stream":
         return artifact("runs", _slug(settings, objectives), settings, reinforced=reinforced, **inputs)
     side = config["model_cfg"]["vision_cfg"]["image_size"]
-    views = artifact("views", f"{dataset['name']}-{name}-{side}px", {"size": side}, reinforced=reinforced)
+    slug_of_views = f"{reinforced.name.rpartition('-')[0]}-{side}px"
+    views = artifact("views", slug_of_views, {"size": side}, reinforced=reinforced)
     return artifact("runs", _slug(settings, objectives), settings, views=views, **inputs)
 
 

@@ -251,8 +251,9 @@ def chain(scale: dict, models: dict = MODELS) -> dict[str, str]:
 
 ZOO = {"zoo/conv", "zoo/vit", "zoo/captioner"}
 STRONG = {"reinforced/12M-strong", "views/12M-strong-32px"}
-STORED = STRONG | {"reinforced/12M-light", "views/12M-light-32px"}
+STORED = STRONG | {"reinforced/12M-light-no-teachers", "views/12M-light-no-teachers-32px"}
 RUNS = {key for key in chain(SCALE) if key.startswith("runs/")}
+DISTILLED = {key for key in RUNS if "strong" in key}
 
 
 @pytest.mark.parametrize(
@@ -261,11 +262,11 @@ RUNS = {key for key in chain(SCALE) if key.startswith("runs/")}
         ("pool//seed", 1, {"pool/emoji", "tokenizer/emoji", "subset/12M", "captions/12M"} | ZOO | STORED | RUNS),
         ("zoo//vocab_size", 301, {"tokenizer/emoji", "captions/12M"} | ZOO | STORED | RUNS),
         ("zoo//captioner//steps", 9, {"zoo/captioner", "captions/12M"} | STORED | RUNS),
-        ("zoo//teachers//vit//lr", 0.2, {"zoo/vit"} | STORED | RUNS),
+        ("zoo//teachers//vit//lr", 0.2, {"zoo/vit"} | STRONG | DISTILLED),  # the plain run reads no teacher
         ("zoo//seed", 9, {"zoo/conv", "zoo/captioner", "captions/12M"} | STORED | RUNS),  # vit has its own
         ("datasets//DataComp-12M//size", 401, {"subset/12M", "captions/12M"} | STORED | RUNS),
         ("captions//top_p", 0.8, {"captions/12M"} | STORED | RUNS),
-        ("augmentations//strong//views", 4, STRONG | {key for key in RUNS if "strong" in key}),
+        ("augmentations//strong//views", 4, STRONG | DISTILLED),
         ("training//weight_decay", 0.2, ZOO | {"captions/12M"} | STORED | RUNS),
         ("evaluation//columns", {}, set()),
         ("title", "another scale", set()),
@@ -288,7 +289,7 @@ def test_a_changed_model_renames_what_it_is_in():
 
 
 def test_a_member_of_the_zoo_is_trained_by_the_recipe_with_its_own_words_in_their_place():
-    zoo = {one.name.rpartition("-")[0]: one for one in all_of([planned()[0].artifact]).values() if one.stage == "zoo"}
+    zoo = {one.name.rpartition("-")[0]: one for one in all_of([planned()[2].artifact]).values() if one.stage == "zoo"}
     for name, seed in (("conv", 7), ("vit", 8), ("captioner", 7)):
         told = zoo[name].settings
         assert (told["seed"], told["lr"], told["weight_decay"], told["steps"]) == (seed, 0.1, 0.1, 300)
@@ -384,7 +385,8 @@ def test_what_is_asked_online_is_an_input_of_the_run():
     stored, online = planned()[2], planned(ONLINE)[2]
     assert online.settings["online"] == {"captions": SCALE["captions"], "teachers": ["conv", "vit"]}
     assert {key: value for key, value in online.settings.items() if key != "online"} == stored.settings
-    assert online.artifact.inputs["views"] == stored.artifact.inputs["views"]
+    (theirs, ours) = (run.artifact.inputs["views"].inputs["reinforced"].settings for run in (stored, online))
+    assert theirs["teachers"] == ["conv", "vit"] and ours == {**theirs, "teachers": []}
     assert [made.name.split("-")[0] for made in online.artifact.inputs["teachers"]] == ["conv", "vit"]
     assert (
         online.artifact.inputs["captioner"]

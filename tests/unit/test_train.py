@@ -14,10 +14,11 @@ from small import in_processes, new_model
 
 import clipdr.losses.reinforced  # noqa: F401
 from clipdr import losses
-from clipdr.data.views import load_views, save_views
+from clipdr.data.views import load_views, materialise, save_views
 from clipdr.errors import UserError
 from clipdr.models.folder import load_tokenizer
 from clipdr.models.load import load_model
+from clipdr.reinforce.embed import reinforce
 from clipdr.schema import defaults
 from clipdr.train import loop
 from clipdr.train.run import train
@@ -333,6 +334,20 @@ def test_a_run_without_teachers_does_not_need_them(settings, views_dir, tokenize
     assert same(tmp_path / "model", tmp_path / "stored")
     train({**plain, "objective": {"name": "clip"}}, bare, tokenizer=tokenizer, output=tmp_path / "clip")
     assert same(tmp_path / "model", tmp_path / "clip")  # λ = 0 is CLIP's loss
+
+
+def test_a_dataset_without_embeddings_serves_runs_without_teachers(
+    settings, pool, captions, augmentation, views_dir, tokenizer, tmp_path
+):
+    told = {"augmentation": augmentation, "teachers": []}
+    reinforce(*pool, captions, [], told, tmp_path / "shards")
+    materialise(tmp_path / "shards", 32, tmp_path / "views")
+    plain = {**settings, "objective": {"name": "clip"}}
+    for name, views in (("with", views_dir), ("without", tmp_path / "views")):
+        train(plain, views, tokenizer=tokenizer, output=tmp_path / name)
+    assert same(tmp_path / "with", tmp_path / "without")
+    with pytest.raises(UserError, match="has no embeddings of teacher 'small'; it has none"):
+        train(settings, tmp_path / "views", tokenizer=tokenizer, output=tmp_path / "model")
 
 
 def bare_captions(views: Path) -> None:

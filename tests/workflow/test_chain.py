@@ -150,7 +150,7 @@ def test_a_changed_captioner_makes_what_reads_captions_beside_the_old(chain: Pat
         jobs, done = planned_jobs(chain), snakemake(chain, "-n", *CI)
     trained = ROWS * SEEDS
     assert jobs == Counter(
-        member=1, caption=1, reinforce=2, views=2, train=trained, evaluate=trained, chain=1, **REPORT
+        captioner=1, caption=1, reinforce=3, views=3, train=trained, evaluate=trained, chain=1, **REPORT
     )
     for line in re.findall(r"output: (results/(?:zoo|captions|reinforced|views|runs|eval)/.*)", done.stdout):
         assert not any((chain / path).exists() for path in line.split(", ")), line

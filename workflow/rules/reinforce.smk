@@ -12,6 +12,7 @@ rule caption:
         "results/logs/caption/{captions}.log",
     benchmark:
         "results/benchmarks/caption/{captions}.tsv"
+    priority: 2  # as the captioner
     conda:
         "../../envs/torch.yaml"
     threads: 1

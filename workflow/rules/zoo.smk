@@ -22,8 +22,8 @@ rule tokenizer:
         " 2>&1 | tee {log:q}"
 
 
-rule member:
-    """Train a teacher or the captioner on the pool, saved as open_clip loads it."""
+rule teacher:
+    """Train a teacher on the pool, saved as open_clip loads it."""
     input:
         settings="results/zoo/{zoo}/settings.json",
         pool=made_from("pool", "shards"),
@@ -34,6 +34,10 @@ rule member:
         "results/logs/zoo/{zoo}.log",
     benchmark:
         "results/benchmarks/zoo/{zoo}.tsv"
+    wildcard_constraints:
+        zoo=rf"(?!captioner-)({names('zoo')})",
+    # Before students that need no teacher, which fill the core that the last of three members leaves idle.
+    priority: 1
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -45,3 +49,9 @@ rule member:
     shell:
         "python -m clipdr.zoo member --settings {input.settings:q} --pool {input.pool:q}"
         " --tokenizer {input.tokenizer:q} --threads {threads} --output {output:q} 2>&1 | tee {log:q}"
+
+
+use rule teacher as captioner with:
+    wildcard_constraints:
+        zoo=rf"(?=captioner-)({names('zoo')})",
+    priority: 2  # all students wait for captions, some of them for nothing else of the zoo

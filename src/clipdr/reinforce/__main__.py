@@ -18,7 +18,7 @@ def main() -> None:
     caption.add_argument("--captioner", type=Path, required=True, help="model folder of a CoCa")
     embed = commands.add_parser("embed", help="write reinforced shards")
     embed.add_argument("--captions", type=Path, required=True, help="what `caption` wrote")
-    embed.add_argument("--teachers", type=Path, nargs="+", required=True, help="model folders, in the settings' order")
+    embed.add_argument("--teachers", type=Path, nargs="*", default=[], help="model folders, in the settings' order")
     for command in (caption, embed):
         command.add_argument("--settings", type=cli.settings, required=True, help="its settings.json")
         command.add_argument("--pool", type=Path, required=True, help="folder of the pool's shards")

@@ -75,7 +75,7 @@ def reinforce(
         pool: folder of the pool's shards.
         subset: rows of the index.
         captions: parquet with `uid` and `syn`.
-        teachers: open_clip folders, in the order of their slices.
+        teachers: open_clip folders, in the order of their slices; none for a dataset without embeddings.
         settings: `augmentation` (views, image_size, crop_scale, num_ops, magnitude, seed) and `teachers`, their names.
         output: folder of the reinforced dataset.
 
@@ -116,6 +116,6 @@ def _reinforce(sample: dict, synthetic: dict[str, list[str]], zoo: list[Teacher]
     views = [replay(image, entry, settings["image_size"]) for entry in entries]
     syn = list(synthetic[sample["__key__"]])
     texts = [sample["txt"].decode(), *syn]
-    img_AE = torch.cat([teacher.images(views) for teacher in zoo], dim=1)
-    txt_TE = torch.cat([teacher.texts(texts) for teacher in zoo], dim=1)
+    img_AE = torch.cat([torch.zeros(len(views), 0), *(teacher.images(views) for teacher in zoo)], dim=1)
+    txt_TE = torch.cat([torch.zeros(len(texts), 0), *(teacher.texts(texts) for teacher in zoo)], dim=1)
     return encode(sample, syn, entries, img_AE, txt_TE)
