@@ -32,7 +32,8 @@ def source(views_dir, tokenize, teachers=(), kinds=("real", "syn")):
 
 
 def online(inner, tokenize, teachers=(), captioner=None, seed=0):
-    return Online(inner, tokenize, dict(zip(NAMES, teachers, strict=False)), captioner, CAPTIONS, seed, ALONE)
+    asked = {"teachers": NAMES[: len(teachers)]} | ({"captions": CAPTIONS} if captioner else {})
+    return Online(inner, tokenize, asked, teachers, captioner, seed, ALONE)
 
 
 def test_teachers_say_what_is_stored(views_dir, tokenize, teachers):
@@ -74,6 +75,13 @@ def test_a_teacher_with_another_tokenizer_is_refused(views_dir, tokenize, teache
     save_weights(model, tmp_path / "teacher")
     with pytest.raises(UserError, match="teacher 'small' splits texts into other tokens"):
         online(source(views_dir, tokenize), tokenize, [tmp_path / "teacher"])
+
+
+def test_models_that_are_asked_must_be_given(views_dir, tokenize, teachers, captioner):
+    with pytest.raises(UserError, match="asks teachers small, large and no captioner, but --teachers names 1 folders"):
+        Online(source(views_dir, tokenize), tokenize, {"teachers": NAMES}, teachers[:1], None, 0, ALONE)
+    with pytest.raises(UserError, match="asks teachers none and a captioner, but .* --captioner none; give what"):
+        Online(source(views_dir, tokenize), tokenize, {"captions": CAPTIONS}, [], None, 0, ALONE)
 
 
 @pytest.fixture()

@@ -12,12 +12,17 @@ DOCUMENTS = sorted(
 )
 
 
+def script(path: str):
+    """A script of the repository as a module."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, REPO / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_the_page_of_all_keys_is_as_the_script_writes_it() -> None:
-    spec = importlib.util.spec_from_file_location("write_readme", REPO / "config/write_readme.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     page = (REPO / "config/README.md").read_text(encoding="utf-8")
-    assert page == script.render(), "run `python config/write_readme.py`"
+    assert page == script("config/write_readme.py").render(), "run `python config/write_readme.py`"
     # Keys below lists, references and free names, and a definition that two keys share.
     for key in ("`rows[].settings.init.row`", "`teachers.<name>.lr`, `captioner.lr`", "`datasets.<name>.size`"):
         assert key in page
@@ -34,3 +39,71 @@ def test_links_lead_to_files(document: Path) -> None:
 def test_no_figure_is_left_to_be_filled_in() -> None:
     for document in DOCUMENTS:
         assert "<!-- figures" not in document.read_text(), document
+
+
+TABLE = """# A table
+
+| row   | λ | IN-val (scale mini) | IN-val (paper) | Coarse (scale mini) | Latency (this CPU) |
+|:------|:--|:--------------------|:---------------|:--------------------|:-------------------|
+| plain | 0 | 24.4 ± 1.6          | 44.5           | 27.3                | 1.0                |
+
+## What the columns measure here
+
+| column | tasks |
+|:-------|:------|
+| IN-val | x     |
+
+## Comparisons
+
+| claim | rows | column | difference (scale mini) |
+|:------|:-----|:-------|:------------------------|
+| more  | a, b | IN-val | +1.0                    |
+"""
+
+
+def test_results_are_carried_over_into_their_places_alone(tmp_path: Path, capsys) -> None:
+    (tmp_path / "table2.md").write_text(TABLE, encoding="utf-8")
+    rewrite = script("docs/write_results.py").rewrite
+    document = """Before
+<!-- results of table2: IN-val -->
+old
+<!-- end -->
+<!-- results of table2 + comparisons -->
+<!-- end -->
+<!-- results of table9 -->
+kept
+<!-- end -->
+after"""
+    found = rewrite(document, tmp_path)
+    assert (
+        found
+        == """Before
+<!-- results of table2: IN-val -->
+
+| row | IN-val (scale mini) | IN-val (paper) |
+| --- | --- | --- |
+| plain | 24.4 ± 1.6 | 44.5 |
+
+<!-- end -->
+<!-- results of table2 + comparisons -->
+
+| row | IN-val (scale mini) | IN-val (paper) | Coarse (scale mini) |
+| --- | --- | --- | --- |
+| plain | 24.4 ± 1.6 | 44.5 | 27.3 |
+
+| claim | column | difference (scale mini) |
+| --- | --- | --- |
+| more | IN-val | +1.0 |
+
+<!-- end -->
+<!-- results of table9 -->
+kept
+<!-- end -->
+after"""
+    )
+    assert rewrite(found, tmp_path) == found and "table9.md was not made" in capsys.readouterr().err
+
+
+def test_results_in_the_documents_are_of_experiments() -> None:
+    named = {name for path in DOCUMENTS for name in re.findall(r"<!-- results of (\w+)", path.read_text())}
+    assert "table2" in named and all((REPO / f"config/experiments/mobileclip/{name}.yaml").is_file() for name in named)

@@ -6,7 +6,7 @@ embeddings and captions that are made while the student waits. What the dataset 
 Shape suffixes: B pairs of this process, C channels, S image side, L context length.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -33,28 +33,36 @@ class Online:
     Args:
         source: has `batches(start)`, as `clipdr.data.views.ViewBatches`; its batches lack what is added here.
         tokenize: the student's, list of str -> int64 tokens [N, L].
-        teachers: name -> model folder.
-        captioner: model folder; no captions are made without it.
-        settings: of the captions, as a scale's; read if there is a captioner.
+        settings: what is asked, a run's `online`: names of `teachers`, settings of `captions`, or both.
+        teachers: their model folders, in the order of their names.
+        captioner: its model folder.
         seed: of the captions, with the step and the process.
 
     Raises:
-        UserError: a teacher that splits texts into other tokens than the student.
+        UserError: a model that the settings ask is not given, or a teacher splits texts into other tokens than the
+            student.
     """
 
     def __init__(
         self,
         source,
         tokenize,
-        teachers: dict[str, Path],
-        captioner: Path | None,
         settings: dict,
+        teachers: Sequence[Path],
+        captioner: Path | None,
         seed: int,
         world: World,
     ) -> None:
         self.source, self.tokenize, self.settings, self.seed, self.world = source, tokenize, settings, seed, world
-        self.teachers = [embed.Teacher(name, folder, str(world.device)) for name, folder in teachers.items()]
-        self.captioner = load_model(captioner, str(world.device)) if captioner else None
+        names, device = settings.get("teachers", []), str(world.device)
+        if len(names) != len(teachers) or ("captions" in settings) != (captioner is not None):
+            raise UserError(
+                f"the run asks teachers {', '.join(names) or 'none'} and {'a' if 'captions' in settings else 'no'} "
+                f"captioner, but --teachers names {len(teachers)} folders and --captioner "
+                f"{'one' if captioner else 'none'}; give what it asks"
+            )
+        self.teachers = [embed.Teacher(name, folder, device) for name, folder in zip(names, teachers, strict=True)]
+        self.captioner = load_model(captioner, device) if captioner else None
         ours = tokenize([PROBE])
         for teacher in self.teachers:
             if not torch.equal(teacher.model.tokenizer.cut([PROBE]), ours):
@@ -87,4 +95,4 @@ class Online:
         rng = np.random.default_rng([self.seed, CAPTION, step, self.world.rank])
         torch.manual_seed(int(rng.integers(2**62)))
         img = embed.to_input(img_BCSS, *preprocessing(self.captioner))
-        return self.tokenize(generate(self.captioner, img, self.settings)).to(img.device)
+        return self.tokenize(generate(self.captioner, img, self.settings["captions"])).to(img.device)

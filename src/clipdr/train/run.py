@@ -111,10 +111,8 @@ def prepare(settings: dict, made: MadeFrom, folder: Path, world: World) -> tuple
     kinds = [kind for kind in settings["data"]["captions"] if not ("captions" in online and kind == "syn")]
     source = _source(settings, made.data, tokenize, preprocessing(model)[0], teachers, kinds, world)
     if online:
-        named = dict(zip(online.get("teachers", []), made.teachers, strict=True))
-        captions = online.get("captions", {})
         source = importlib.import_module(ONLINE).Online(
-            source, tokenize, named, made.captioner if captions else None, captions, settings["seed"], world
+            source, tokenize, online, made.teachers, made.captioner, settings["seed"], world
         )
     return Student(model, recipe(settings)), module.Objective(settings["objective"]), source
 

@@ -5,6 +5,8 @@ Nothing is trained to its end. Decided here:
 * The time of a step is that of everything that a training run waits for: its batch, with what is made online, and the
   optimizer's step. How long it waited for the batch stands beside it.
 * Where several processes share a batch, one is timed on its share of it, alone.
+* Workers of a stream read ahead while others have their turn, two batches each: a turn must have many more steps than
+  that, or their time is hidden.
 """
 
 import json

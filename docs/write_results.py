@@ -1,0 +1,74 @@
+"""Carry what the miniature measured over into the documents: `python docs/write_results.py`, after the runs.
+
+A document names a table between two comments, `<!-- results of table2: IN-val, Flickr30k -->` and `<!-- end -->`; what
+stands between them is written from `results/mini/tables/mobileclip/table2.md`. Columns that do not follow from a scale
+are left out, and so are others than those named, if any are. `+ comparisons` after them adds the claims, and what else
+the table says of them. Tables that were not made are left as they stand.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+REPO = Path(__file__).parents[1]
+TABLES = REPO / "results/mini/tables/mobileclip"
+BLOCK = re.compile(r"(<!-- results of (\w+)(?:: ([^+]*?))?( \+ comparisons)? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+DROPPED = {"rows"}  # columns of claims that repeat what the claim says
+Table = list[dict[str, str]]
+
+
+def tables_in(text: str) -> list[Table]:
+    """The Markdown tables of a text, each as a list of lines."""
+    found = []
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        head, _, *body = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines()]
+        found.append([dict(zip(head, cells, strict=True)) for cells in body])
+    return found
+
+
+def markdown(table: Table) -> str:
+    lines = [list(table[0]), ["---"] * len(table[0]), *(list(line.values()) for line in table)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def chosen(table: Table, wanted: list[str]) -> Table:
+    """The rows with what was reproduced and published, in the order of the table; of the wanted columns, if any are."""
+
+    def stays(key: str) -> bool:
+        name = key.rpartition(" (")[0]
+        return key == "row" or (
+            name != "" and (name in wanted or not wanted) and key.endswith(("(scale mini)", "(paper)"))
+        )
+
+    return [{key: value for key, value in line.items() if stays(key)} for line in table]
+
+
+def written(text: str, wanted: list[str], comparisons: bool) -> str:
+    """What stands in a document for the table whose .md is `text`."""
+    first, *others = tables_in(text)
+    parts = [chosen(first, wanted)]
+    if comparisons:
+        claims = [table for table in others if not {"tasks", "networks", "network"} & table[0].keys()]
+        parts += [[{k: v for k, v in line.items() if k not in DROPPED} for line in table] for table in claims]
+    return "\n".join(markdown(part) for part in parts)
+
+
+def rewrite(document: str, tables: Path) -> str:
+    """The document with each of its blocks written anew."""
+
+    def block(match: re.Match) -> str:
+        start, name, wanted, comparisons, old, end = match.groups()
+        path = tables / f"{name}.md"
+        if not path.is_file():
+            print(f"left as it stands: {path} was not made", file=sys.stderr)
+            return match[0]
+        columns = [column.strip() for column in (wanted or "").split(",") if column.strip()]
+        return f"{start}\n{written(path.read_text(encoding='utf-8'), columns, bool(comparisons))}\n{end}"
+
+    return BLOCK.sub(block, document)
+
+
+if __name__ == "__main__":
+    for path in (REPO / "README.md", REPO / "docs/miniature.md"):
+        path.write_text(rewrite(path.read_text(encoding="utf-8"), TABLES), encoding="utf-8")
+        print(path.relative_to(REPO))
