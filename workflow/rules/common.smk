@@ -70,7 +70,7 @@ def report(experiment):
     """What the job of a table or figure is told: nothing that it does not print."""
     one = EXPERIMENTS[experiment]
     scale = {"name": CONFIG["scale"], "title": SCALE["title"], "columns": one.scale["evaluation"]["columns"]}
-    every = EVALUATIONS[experiment].items()
+    every = EVALUATIONS[experiment]
     sizes = {entry["name"]: entry["size"] for entry in one.scale["datasets"].values()}
     runs = [
         {
@@ -78,9 +78,9 @@ def report(experiment):
             "seed": run.seed,
             "seen samples": run.settings["training"]["steps"] * run.settings["training"]["batch_size"],
             "dataset size": sizes[run.settings["data"]["dataset"]],
-            "records": f"{made.path}/records.jsonl",
+            **({"records": f"{every[run].path}/records.jsonl"} if run in every else {}),
         }
-        for run, made in every
+        for run in one.runs
     ]
     timed = {"costs": f"{COSTS[experiment].path}/costs.json"} if experiment in COSTS else {}
     return {"experiment": one.experiment, "scale": scale, "runs": runs, **timed}
