@@ -34,12 +34,13 @@ RESERVED = ("captioner", "tokenizer")  # members of the zoo that are no teachers
 
 @dataclass(frozen=True)
 class Planned:
-    """An experiment at a scale: `scale` as its paper sees it, and the runs that its table reads."""
+    """An experiment at a scale: `scale` as its paper sees it, the suite that it names, and the table's runs."""
 
     paper: str
     name: str
     experiment: dict
     scale: dict
+    suite: dict
     runs: list[Run]
 
 
@@ -131,7 +132,7 @@ def load_experiments(root: Path, config: Mapping) -> tuple[dict[str, Planned], d
             if key in scale.get("undefined", {}):
                 raise UserError(f"{source} is undefined at scale {config['scale']}: {scale['undefined'][key]}")
             runs = check(experiment, seen, models, suite, objectives, source, scale_source)
-            planned[key] = Planned(paper, path.stem, at_scale(experiment, seen), seen, runs)
+            planned[key] = Planned(paper, path.stem, at_scale(experiment, seen), seen, suite, runs)
         except UserError as error:
             if key in config["experiments"]:
                 raise

@@ -244,8 +244,8 @@ def test_what_a_scale_leaves_undefined_is_said_with_its_reason(root):
 
 def test_a_listing_counts_shared_runs_once():
     (first, *_) = runs = check()
-    shared = Planned("p", "a", {"title": "A"}, {}, [first, first])
-    assert config.listing({"p-a": shared, "p-b": Planned("p", "b", {"title": "B"}, {}, [])}, {}).split("\n") == [
+    shared = Planned("p", "a", {"title": "A"}, {}, {}, [first, first])
+    assert config.listing({"p-a": shared, "p-b": Planned("p", "b", {"title": "B"}, {}, {}, [])}, {}).split("\n") == [
         f"{'p-a':24} A (1 runs)",
         f"{'p-b':24} B",
     ]

@@ -33,8 +33,6 @@ try:
     MODELS = configuration.load_models(ROOT)
     # Experiments by <paper>-<name>, and why this scale has none of the others.
     EXPERIMENTS, MISFITS = configuration.load_experiments(ROOT, CONFIG)
-    SUITES = {one.scale["evaluation"]["suite"]: None for one in EXPERIMENTS.values()}
-    SUITES = {name: configuration.load_suite(ROOT, name) for name in SUITES}
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -44,8 +42,7 @@ def evaluations(experiment):
     one = EXPERIMENTS[experiment]
     if "cost" in one.experiment:
         return {}
-    suite = SUITES[one.scale["evaluation"]["suite"]]
-    return {run: evaluation(run.artifact, suite, one.scale) for run in one.runs}
+    return {run: evaluation(run.artifact, one.suite, one.scale) for run in one.runs}
 
 
 EVALUATIONS = {name: evaluations(name) for name in EXPERIMENTS}
