@@ -3,6 +3,7 @@ import json
 import os
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -111,6 +112,7 @@ wildcard_constraints:
     network="|".join(map(re.escape, NETWORKS)),
 
 
+@cache  # Snakemake asks for the parameters of all ready jobs whenever it looks for jobs
 def code(*modules):
     """Changes when the code that the modules run changes, not when its comments do."""
     return " ".join(fingerprint(module, ROOT) for module in modules)
