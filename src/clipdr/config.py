@@ -12,21 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipdr.errors import UserError, listed, nearest
-from clipdr.experiments import (
-    COST,
-    NETWORK_COLUMNS,
-    Run,
-    at_scale,
-    columns_of,
-    evaluation_columns,
-    for_paper,
-    has_runs,
-    plan,
-    training_of,
-    words_of,
-)
+from clipdr.experiments import Run, at_scale, for_paper, plan, training_of
 from clipdr.model_files import load_models
 from clipdr.schema import defaults, load, load_yaml, validate
+from clipdr.words import COST, NETWORK_COLUMNS, columns_of, evaluation_columns, has_runs, words_of
 
 BARE = "mobileclip"  # the paper whose experiments may be called by their bare name
 RESERVED = ("captioner", "tokenizer")  # members of the zoo that are no teachers

@@ -1,7 +1,7 @@
 """The one exception that a user is meant to read, and the hints it ends with."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class UserError(Exception):
@@ -18,3 +18,11 @@ def nearest(word: object, known: Iterable[str], n: int = 1) -> str:
 def listed(names: Iterable) -> str:
     """The names with commas between them."""
     return ", ".join(map(str, names)) or "none"
+
+
+def look_up(key: str, word: str, known: Mapping, where: str):
+    """What `word` stands for in `known`. Raises UserError that names `key`, its fix, and `where` words are defined."""
+    if word not in known:
+        hint = f"{nearest(word, known)} ({where} has {listed(known) if known else 'nothing'})"
+        raise UserError(f"{key} {word!r} is not defined{hint}")
+    return known[word]

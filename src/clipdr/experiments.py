@@ -3,30 +3,23 @@
 An experiment speaks its paper's words, a scale defines them. Here each row and seed becomes one `Run` whose settings
 have no word left to look up. Decided here:
 
-* A run says `model`, `data`, `objective`, `training`, `seed`, and with `init` where its weights start. What an
-  objective may say, and which of its keys are words of the scale, is the business of its own schema.
-* A run is an artifact, named after its settings and all that its data are made from: two rows, tables or scales with
-  equal ones share one run.
-* Beside the columns that a scale defines, a table may have network columns: parameters and latency, measured on the
-  full-size network that a row names. They are the same at every scale.
+* A run says `model`, `data`, `objective`, `training`, `seed`, with `init` where its weights start, and with `online`
+  what models are asked at every step. What an objective may say, and which of its keys are words of the scale, is the
+  business of its own schema.
+* A run is an artifact, named after its settings and all that its data are made from (`clipdr.chain`): two rows, tables
+  or scales with equal ones share one run.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from clipdr import chain
 from clipdr.artifacts import Artifact, artifact
-from clipdr.errors import UserError, listed, nearest
+from clipdr.errors import UserError, look_up, nearest
+from clipdr.words import NETWORK_COLUMNS, merge, slug, words_of
 
 CAPTIONS = ("real", "syn", "real-or-syn")
 ONLINE = ("captions", "teachers")
-COST = "Hours per epoch"  # the column of tables whose runs are timed
-# Network column -> what is measured, and of which tower.
-NETWORK_COLUMNS = {
-    "Params img (M)": ("params", "image"),
-    "Params txt (M)": ("params", "text"),
-    "Latency img (ms)": ("latency", "image"),
-    "Latency txt (ms)": ("latency", "text"),
-}
 
 
 @dataclass(frozen=True)
@@ -76,36 +69,12 @@ def plan(experiment: Mapping, scale: Mapping, models: Mapping[str, dict], object
     return [Run(row, seed, run(row, seed)) for row in words for seed in experiment["seeds"][: scale.get("seeds")]]
 
 
-def words_of(experiment: Mapping, row: Mapping) -> dict:
-    """All settings of a row, still in words: those common to all rows, with the row's own in their place."""
-    common, own = experiment.get("settings", {}), row["settings"]
-    if own.get("objective", {}).get("name", None) not in (None, common.get("objective", {}).get("name")):
-        common = {key: value for key, value in common.items() if key != "objective"}  # another one has other keys
-    return merge(common, own)
-
-
 def training_of(words: Mapping, scale: Mapping) -> dict:
     """The recipe of a row: the scale's, changed by the word `recipe`, then by what the row says itself."""
     changes = words.get("training", {})
     if "recipe" in words:
-        changes = merge(_look_up("recipe", words["recipe"], scale.get("recipes", {}), "recipes"), changes)
+        changes = merge(look_up("recipe", words["recipe"], scale.get("recipes", {}), "recipes"), changes)
     return merge(scale["training"], changes)
-
-
-def merge(base: Mapping, changes: Mapping) -> dict:
-    """`base` with `changes` in its place, key by key also where both hold keys."""
-    both = {key: merge(base[key], value) for key, value in changes.items() if _mappings(base.get(key), value)}
-    return {**base, **changes, **both}
-
-
-def columns_of(settings: Mapping) -> dict:
-    """Settings of a row as columns of a table: name -> word. `data`, `objective` and `training` lie open."""
-    flat = {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
-    if "init" in settings:
-        flat["init"] = settings["init"]["row"]
-    for part in ("objective", "data", "training"):
-        flat |= {part if key == "name" else key: value for key, value in settings.get(part, {}).items()}
-    return flat
 
 
 def for_paper(scale: Mapping, paper: str) -> dict:
@@ -114,42 +83,12 @@ def for_paper(scale: Mapping, paper: str) -> dict:
     return merge(common, scale.get("papers", {}).get(paper, {}))
 
 
-def has_runs(experiment: Mapping) -> bool:
-    """Whether any row is trained; if none is, the table has no need of a scale, and no figure of its own."""
-    return any("settings" in row for row in experiment["rows"])
-
-
-def evaluation_columns(experiment: Mapping) -> list[str]:
-    """The columns that a scale defines: all but the network columns and that of costs."""
-    return [column for column in experiment["columns"] if column not in NETWORK_COLUMNS and column != COST]
-
-
 def at_scale(experiment: Mapping, scale: Mapping) -> dict:
     """The experiment without the columns that the scale defines as none, and without what is claimed of them."""
     words = scale["evaluation"]["columns"]
     left = [column for column in experiment["columns"] if column in NETWORK_COLUMNS or words.get(column, [0])]
     claims = [claim for claim in experiment.get("comparisons", []) if claim["column"] in left]
     return {**experiment, "columns": left, "comparisons": claims}
-
-
-def networks(experiment: Mapping, quantity: str) -> list[str]:
-    """Networks whose `quantity`, params or latency, the table of an experiment reads, in order of first use."""
-    columns = [column for column in experiment["columns"] if column in NETWORK_COLUMNS]
-    if not any(NETWORK_COLUMNS[column][0] == quantity for column in columns):
-        return []
-    return list(dict.fromkeys(row["network"] for row in experiment["rows"] if "network" in row))
-
-
-def slug(network: str) -> str:
-    """The name of a network as a file name: `ViT-B/16:MCt-2` -> `ViT-B-16+MCt-2`."""
-    return network.replace("/", "-").replace(":", "+")
-
-
-def evaluation(run: Artifact, suite: Mapping, scale: Mapping) -> Artifact:
-    """The evaluation of a run on the suite that the scale names."""
-    settings = {"tasks": suite["tasks"], "batch_size": scale["evaluation"]["batch_size"]}
-    name = f"{run.name}/{scale['evaluation']['suite']}"
-    return artifact("eval", name, settings, run=run, pool=pool(scale))
 
 
 def costs(name: str, experiment: Mapping, runs: list[Run]) -> Artifact:
@@ -168,75 +107,14 @@ def costs(name: str, experiment: Mapping, runs: list[Run]) -> Artifact:
     return artifact("costs", name, settings, **inputs)
 
 
-def pool(scale: Mapping) -> Artifact:
-    """Training images with captions, and the held-out tasks."""
-    return artifact("pool", scale["pool"]["name"], scale["pool"])
-
-
-def captions(scale: Mapping, models: Mapping, dataset: Mapping) -> Artifact:
-    """Synthetic captions of a dataset, an entry of the scale's `datasets`."""
-    chosen = _subset(scale, dataset)
-    captioner = _member("captioner", scale, models)
-    settings = scale["captions"]
-    return artifact("captions", dataset["name"], settings, pool=pool(scale), subset=chosen, captioner=captioner)
-
-
-def tokenizer(scale: Mapping) -> Artifact | None:
-    """The tokenizer that all models trained on a pool share; published models bring their own."""
-    if scale["zoo"]["kind"] == "published":
-        return None
-    return artifact("tokenizer", scale["pool"]["name"], {"vocab_size": scale["zoo"]["vocab_size"]}, pool=pool(scale))
-
-
-def zoo_settings(scale: Mapping, name: str) -> dict:
-    """Settings of the zoo's member `name`: the scale's training recipe, with what the member says in its place."""
-    zoo = scale["zoo"]
-    member = zoo["captioner"] if name == "captioner" else zoo["teachers"][name]
-    alone = {"processes": 1, "source": "memory", "workers": 0, "ladder": 0, "ema": 0.0, "piece_size": 0}
-    return {**scale["training"], **alone, "seed": zoo["seed"], "augmentation": dict(zoo["augmentation"]), **member}
-
-
-def _member(name: str, scale: Mapping, models: Mapping) -> Artifact:
-    """A teacher of the zoo, or the captioner."""
-    if scale["zoo"]["kind"] == "published":
-        zoo = scale["zoo"]
-        return artifact("zoo", name, zoo["captioner"] if name == "captioner" else zoo["teachers"][name])
-    settings = zoo_settings(scale, name)
-    settings["config"] = _look_up(f"zoo: {name}: model", settings["model"], models, "config/models")
-    return artifact("zoo", name, settings, pool=pool(scale), tokenizer=tokenizer(scale))
-
-
-def _subset(scale: Mapping, dataset: Mapping) -> Artifact:
-    return artifact("subset", dataset["name"], {key: dataset[key] for key in ("size", "seed")}, pool=pool(scale))
-
-
-def _reinforced(
-    scale: Mapping, models: Mapping, dataset: Mapping, name: str, augmentation: Mapping, embedded: bool
-) -> Artifact:
-    """The dataset with all that is stored in it: views of one augmentation, captions, and all teachers' embeddings.
-
-    Runs that read no teacher get one without: another zoo does not change them, and they do not wait for it.
-    """
-    teachers = list(scale["zoo"]["teachers"]) if embedded else []
-    return artifact(
-        "reinforced",
-        f"{dataset['name']}-{name}{'' if embedded else '-no-teachers'}",
-        {"augmentation": augmentation, "teachers": teachers},
-        pool=pool(scale),
-        subset=_subset(scale, dataset),
-        captions=captions(scale, models, dataset),
-        teachers=[_member(name, scale, models) for name in teachers],
-    )
-
-
 def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping, objectives: Mapping) -> Artifact:
     for path in ("model", "objective.name", "data.dataset", "data.augmentation", "data.captions"):
         _check_present(words, path)
-    model = _look_up("model", words["model"], scale["models"], "models")
-    config = _look_up("model", model, models, "config/models")
+    model = look_up("model", words["model"], scale["models"], "models")
+    config = look_up("model", model, models, "config/models")
     data = words["data"]
-    dataset = _look_up("data.dataset", data["dataset"], scale["datasets"], "datasets")
-    _look_up("data.augmentation", data["augmentation"], scale["augmentations"], "augmentations")
+    dataset = look_up("data.dataset", data["dataset"], scale["datasets"], "datasets")
+    look_up("data.augmentation", data["augmentation"], scale["augmentations"], "augmentations")
     settings = {
         "model": {"name": model, "config": config},
         "data": {"dataset": dataset["name"], "augmentation": data["augmentation"], "captions": _captions(data)},
@@ -256,15 +134,13 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
     if online:
         settings["online"], inputs = online, inputs | models_asked
     name, augmentation = _augmentation(settings, scale)
-    if words_for_texts := tokenizer(scale):
+    if words_for_texts := chain.tokenizer(scale):
         inputs["tokenizer"] = words_for_texts
     embedded = bool(settings["objective"].get("teachers")) and "teachers" not in online
-    reinforced = _reinforced(scale, models, dataset, name, augmentation, embedded)
+    reinforced = chain.reinforced(scale, models, dataset, name, augmentation, embedded)
     if settings["training"]["source"] == "stream":
         return artifact("runs", _slug(settings, objectives), settings, reinforced=reinforced, **inputs)
-    side = config["model_cfg"]["vision_cfg"]["image_size"]
-    slug_of_views = f"{reinforced.name.rpartition('-')[0]}-{side}px"
-    views = artifact("views", slug_of_views, {"size": side}, reinforced=reinforced)
+    views = chain.views(reinforced, config["model_cfg"]["vision_cfg"]["image_size"])
     return artifact("runs", _slug(settings, objectives), settings, views=views, **inputs)
 
 
@@ -272,18 +148,18 @@ def _online(data: Mapping, objective: Mapping, scale: Mapping, models: Mapping) 
     """What models are asked for at every step: the setting `online`, and the models as inputs of the run."""
     asked, settings, inputs = data.get("online", []), {}, {}
     for word in asked:
-        _look_up("data.online", word, dict.fromkeys(ONLINE), "online")
+        look_up("data.online", word, dict.fromkeys(ONLINE), "online")
     if "captions" in asked:
         if "syn" not in data["captions"]:
             raise UserError(
                 "data.online: captions are asked for, but data.captions has no syn; add it, or take one out"
             )
-        settings["captions"], inputs["captioner"] = scale["captions"], _member("captioner", scale, models)
+        settings["captions"], inputs["captioner"] = scale["captions"], chain.member("captioner", scale, models)
     if "teachers" in asked:
         if not (names := objective.get("teachers")):
             raise UserError("data.online: teachers are asked for, but the objective reads none; take them out")
         settings["teachers"] = names
-        inputs["teachers"] = [_member(name, scale, models) for name in names]
+        inputs["teachers"] = [chain.member(name, scale, models) for name in names]
     return settings, inputs
 
 
@@ -316,14 +192,14 @@ def _text(value: object) -> str:
 
 def _objective(words: Mapping, scale: Mapping, objectives: Mapping[str, dict]) -> dict:
     """The objective with the schema's defaults, and the scale's meaning of each key that the schema calls a word."""
-    schema = _look_up("objective.name", words["name"], objectives, "workflow/schemas/objectives")["properties"]
+    schema = look_up("objective.name", words["name"], objectives, "workflow/schemas/objectives")["properties"]
     settings = {}
     for key, entry in schema.items():
         value = words.get(key, entry.get("default"))
         if value is None:
             continue
         if "words" in entry:
-            value = _look_up(f"objective.{key}", value, scale[entry["words"]], entry["words"])
+            value = look_up(f"objective.{key}", value, scale[entry["words"]], entry["words"])
         settings[key] = float(value) if entry.get("type") == "number" else value
     return settings
 
@@ -334,13 +210,6 @@ def _check_present(words: Mapping, path: str) -> None:
         if key not in value:
             raise UserError(f"settings.{path} is missing; give it in the row or in the settings common to all rows")
         value = value[key]
-
-
-def _look_up(key: str, word: str, known: Mapping, where: str):
-    if word not in known:
-        hint = f"{nearest(word, known)} ({where} has {listed(known) if known else 'nothing'})"
-        raise UserError(f"{key} {word!r} is not defined{hint}")
-    return known[word]
 
 
 def _augmentation(settings: Mapping, scale: Mapping) -> tuple[str, dict]:
@@ -359,7 +228,7 @@ def _augmentation(settings: Mapping, scale: Mapping) -> tuple[str, dict]:
 def _captions(data: Mapping) -> list[str]:
     """Sorted, because the loss is a sum over them (Eq. 3 of arXiv 2311.17049): the order is no setting."""
     for word in data["captions"]:
-        _look_up("data.captions", word, dict.fromkeys(CAPTIONS), "captions")
+        look_up("data.captions", word, dict.fromkeys(CAPTIONS), "captions")
     if not data["captions"]:
         raise UserError("data.captions is empty; write [real], [syn] or [real, syn]")
     return sorted(set(data["captions"]))
@@ -372,7 +241,3 @@ def _init_row(row: str, start: Mapping, words: Mapping) -> str:
             "of this table"
         )
     return start["row"]
-
-
-def _mappings(*values: object) -> bool:
-    return all(isinstance(value, Mapping) for value in values)

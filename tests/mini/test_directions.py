@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from clipdr.chain import captions, pool
 from clipdr.config import load_scale
-from clipdr.experiments import captions, pool
 from clipdr.model_files import load_models
 from clipdr.schema import load_yaml
 

@@ -10,8 +10,9 @@ from refusals import edited, refused
 
 from clipdr import config
 from clipdr.config import Planned
-from clipdr.experiments import COST, for_paper
+from clipdr.experiments import for_paper
 from clipdr.schema import load, load_yaml, validate
+from clipdr.words import COST
 
 REPO = Path(__file__).parents[2]
 TABLES = {path.stem: load_yaml(path) for path in sorted((REPO / "config/experiments/mobileclip").glob("*.yaml"))}

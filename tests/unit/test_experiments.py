@@ -12,21 +12,10 @@ import pytest
 from refusals import edited, refused
 
 from clipdr.artifacts import all_of
+from clipdr.chain import captions, evaluation
 from clipdr.errors import nearest
-from clipdr.experiments import (
-    Run,
-    captions,
-    columns_of,
-    costs,
-    evaluation,
-    evaluation_columns,
-    for_paper,
-    has_runs,
-    networks,
-    plan,
-    slug,
-    words_of,
-)
+from clipdr.experiments import Run, costs, for_paper, plan
+from clipdr.words import columns_of, evaluation_columns, has_runs, networks, slug, words_of
 
 SOURCES = str(Path(__file__).parents[2] / "src")
 MEMBER = {"model": "small", "lr": 0.1}

@@ -24,7 +24,9 @@ shell.prefix("set -euo pipefail; export PYTHONPATH={SRC:q}; ")
 from clipdr import config as configuration
 from clipdr.artifacts import all_of
 from clipdr.errors import UserError
-from clipdr.experiments import captions, costs, evaluation, has_runs, networks, slug
+from clipdr.chain import captions, evaluation
+from clipdr.experiments import costs
+from clipdr.words import has_runs, networks, slug
 from clipdr.fingerprint import fingerprint
 from clipdr.train import named_modules
 

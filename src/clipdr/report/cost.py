@@ -15,11 +15,11 @@ from statistics import median
 import pandas as pd
 
 from clipdr.errors import UserError
-from clipdr.experiments import COST
 from clipdr.files import atomic_file
 from clipdr.report.networks import ALIKE
 from clipdr.report.table import row_settings
 from clipdr.text import MISSING, markdown_table, number, tex
+from clipdr.words import COST
 
 Costs = dict[str, dict]  # row -> batch_size, and seconds and waited, of a step, per round
 

@@ -4,10 +4,10 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
-from clipdr.experiments import evaluation_columns
 from clipdr.files import atomic_file
 from clipdr.report.efficiency import curves
 from clipdr.report.table import measurements, summarise
+from clipdr.words import evaluation_columns
 
 COLORS = ("#2f6db3", "#b3652f")
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from clipdr.experiments import evaluation_columns
 from clipdr.text import MISSING, number
+from clipdr.words import evaluation_columns
 
 Points = list[tuple[float, float]]  # (x, accuracy in percent), by rising x
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clipdr.errors import UserError
-from clipdr.experiments import columns_of, evaluation_columns, has_runs
 from clipdr.files import atomic_file
 from clipdr.report.table import is_published, measurements, summarise
 from clipdr.text import number
+from clipdr.words import columns_of, evaluation_columns, has_runs
 
 OURS, PAPER = "#2f6db3", "#b3652f"
 COLUMNS_PER_LINE = 2

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clipdr.errors import UserError, nearest
-from clipdr.experiments import NETWORK_COLUMNS, evaluation_columns, networks
 from clipdr.files import atomic_file
 from clipdr.report.figure import OURS, PAPER
 from clipdr.report.networks import read_latencies
 from clipdr.report.table import is_published
+from clipdr.words import NETWORK_COLUMNS, evaluation_columns, networks
 
 HIGHLIGHTED = "MobileCLIP"  # rows whose name begins so are the paper's own
 GREY = "0.45"

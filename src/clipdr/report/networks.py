@@ -16,8 +16,8 @@ from pathlib import Path
 import pandas as pd
 
 from clipdr.errors import UserError
-from clipdr.experiments import NETWORK_COLUMNS, networks, slug
 from clipdr.text import MISSING, number
+from clipdr.words import NETWORK_COLUMNS, networks, slug
 
 CONDITIONS = ("device", "threads", "batch_size", "versions")
 ALIKE = "alike in the paper"

@@ -20,11 +20,11 @@ from pathlib import Path
 import pandas as pd
 
 from clipdr.errors import UserError
-from clipdr.experiments import NETWORK_COLUMNS, columns_of, evaluation_columns, has_runs, words_of
 from clipdr.files import atomic_file
 from clipdr.report import networks
 from clipdr.report.efficiency import efficiency_lines
 from clipdr.text import MISSING, markdown_table, number, plus_minus, tex
+from clipdr.words import NETWORK_COLUMNS, columns_of, evaluation_columns, has_runs, words_of
 
 MEASURED = {"row": str, "seed": int, "column": str, "value": float, "chance": float, "images": int, "tasks": str}
 EFFICIENCY = (

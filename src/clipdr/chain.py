@@ -1,0 +1,79 @@
+"""What runs are made from and evaluated on, as artifacts: from pool and zoo to stored views. No files.
+
+Functions take a scale as its paper sees it, in the form of workflow/schemas/scale.schema.yaml, and `models`, names of
+config/models with their contents.
+"""
+
+from collections.abc import Mapping
+
+from clipdr.artifacts import Artifact, artifact
+from clipdr.errors import look_up
+
+
+def pool(scale: Mapping) -> Artifact:
+    """Training images with captions, and the held-out tasks."""
+    return artifact("pool", scale["pool"]["name"], scale["pool"])
+
+
+def subset(scale: Mapping, dataset: Mapping) -> Artifact:
+    """The chosen pairs of a dataset, an entry of the scale's `datasets`."""
+    return artifact("subset", dataset["name"], {key: dataset[key] for key in ("size", "seed")}, pool=pool(scale))
+
+
+def tokenizer(scale: Mapping) -> Artifact | None:
+    """The tokenizer that all models trained on a pool share; published models bring their own."""
+    if scale["zoo"]["kind"] == "published":
+        return None
+    return artifact("tokenizer", scale["pool"]["name"], {"vocab_size": scale["zoo"]["vocab_size"]}, pool=pool(scale))
+
+
+def member(name: str, scale: Mapping, models: Mapping) -> Artifact:
+    """A teacher of the zoo, or the captioner: trained by the scale's recipe, with what it says itself in its place."""
+    zoo = scale["zoo"]
+    own = zoo["captioner"] if name == "captioner" else zoo["teachers"][name]
+    if zoo["kind"] == "published":
+        return artifact("zoo", name, own)
+    alone = {"processes": 1, "source": "memory", "workers": 0, "ladder": 0, "ema": 0.0, "piece_size": 0}
+    of_zoo = {"seed": zoo["seed"], "augmentation": zoo["augmentation"]}
+    settings = {**scale["training"], **alone, **of_zoo, **own}
+    settings["config"] = look_up(f"zoo: {name}: model", settings["model"], models, "config/models")
+    return artifact("zoo", name, settings, pool=pool(scale), tokenizer=tokenizer(scale))
+
+
+def captions(scale: Mapping, models: Mapping, dataset: Mapping) -> Artifact:
+    """Synthetic captions of a dataset."""
+    chosen = subset(scale, dataset)
+    captioner = member("captioner", scale, models)
+    settings = scale["captions"]
+    return artifact("captions", dataset["name"], settings, pool=pool(scale), subset=chosen, captioner=captioner)
+
+
+def reinforced(
+    scale: Mapping, models: Mapping, dataset: Mapping, name: str, augmentation: Mapping, embedded: bool
+) -> Artifact:
+    """The dataset with all that is stored in it: views of one augmentation, captions, and all teachers' embeddings.
+
+    Runs that read no teacher get one without: another zoo does not change them, and they do not wait for it.
+    """
+    teachers = list(scale["zoo"]["teachers"]) if embedded else []
+    return artifact(
+        "reinforced",
+        f"{dataset['name']}-{name}{'' if embedded else '-no-teachers'}",
+        {"augmentation": augmentation, "teachers": teachers},
+        pool=pool(scale),
+        subset=subset(scale, dataset),
+        captions=captions(scale, models, dataset),
+        teachers=[member(name, scale, models) for name in teachers],
+    )
+
+
+def views(reinforced: Artifact, side: int) -> Artifact:
+    """Its stored views as arrays, at the side that a student reads, in px."""
+    return artifact("views", f"{reinforced.name.rpartition('-')[0]}-{side}px", {"size": side}, reinforced=reinforced)
+
+
+def evaluation(run: Artifact, suite: Mapping, scale: Mapping) -> Artifact:
+    """The evaluation of a run on the suite that the scale names."""
+    settings = {"tasks": suite["tasks"], "batch_size": scale["evaluation"]["batch_size"]}
+    name = f"{run.name}/{scale['evaluation']['suite']}"
+    return artifact("eval", name, settings, run=run, pool=pool(scale))
