@@ -49,21 +49,23 @@ def captions(scale: Mapping, models: Mapping, dataset: Mapping) -> Artifact:
 
 
 def reinforced(
-    scale: Mapping, models: Mapping, dataset: Mapping, name: str, augmentation: Mapping, embedded: bool
+    scale: Mapping, models: Mapping, dataset: Mapping, name: str, augmentation: Mapping, stored: str
 ) -> Artifact:
-    """The dataset with all that is stored in it: views of one augmentation, captions, and all teachers' embeddings.
+    """The dataset with what is stored in it beside images, their captions and views of one augmentation.
 
-    Runs that read no teacher get one without: another zoo does not change them, and they do not wait for it.
+    `stored` is `all`, synthetic captions and all teachers' embeddings; `captions`, synthetic ones alone; or `plain`.
+    Runs do not wait for what they never read, and do not change with it.
     """
-    teachers = list(scale["zoo"]["teachers"]) if embedded else []
+    teachers = list(scale["zoo"]["teachers"]) if stored == "all" else []
+    captioned = {"captions": captions(scale, models, dataset)} if stored != "plain" else {}
     return artifact(
         "reinforced",
-        f"{dataset['name']}-{name}{'' if embedded else '-no-teachers'}",
+        "-".join([dataset["name"], name, *([stored] if stored != "all" else [])]),
         {"augmentation": augmentation, "teachers": teachers},
         pool=pool(scale),
         subset=subset(scale, dataset),
-        captions=captions(scale, models, dataset),
-        teachers=[member(name, scale, models) for name in teachers],
+        teachers=[member(teacher, scale, models) for teacher in teachers],
+        **captioned,
     )
 
 

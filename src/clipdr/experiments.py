@@ -136,12 +136,19 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
     name, augmentation = _augmentation(settings, scale)
     if words_for_texts := chain.tokenizer(scale):
         inputs["tokenizer"] = words_for_texts
-    embedded = bool(settings["objective"].get("teachers")) and "teachers" not in online
-    reinforced = chain.reinforced(scale, models, dataset, name, augmentation, embedded)
+    reinforced = chain.reinforced(scale, models, dataset, name, augmentation, _stored(settings, online))
     if settings["training"]["source"] == "stream":
         return artifact("runs", _slug(settings, objectives), settings, reinforced=reinforced, **inputs)
     views = chain.views(reinforced, config["model_cfg"]["vision_cfg"]["image_size"])
     return artifact("runs", _slug(settings, objectives), settings, views=views, **inputs)
+
+
+def _stored(settings: Mapping, online: Mapping) -> str:
+    """What a run reads of a dataset that is not made online, see `clipdr.chain.reinforced`."""
+    if settings["objective"].get("teachers") and "teachers" not in online:
+        return "all"
+    synthetic = {"syn": "captions" not in online, "real-or-syn": True, "real": False}
+    return "captions" if any(synthetic[kind] for kind in settings["data"]["captions"]) else "plain"
 
 
 def _online(data: Mapping, objective: Mapping, scale: Mapping, models: Mapping) -> tuple[dict, dict]:

@@ -240,7 +240,7 @@ def chain(scale: dict, models: dict = MODELS) -> dict[str, str]:
 
 ZOO = {"zoo/conv", "zoo/vit", "zoo/captioner"}
 STRONG = {"reinforced/12M-strong", "views/12M-strong-32px"}
-STORED = STRONG | {"reinforced/12M-light-no-teachers", "views/12M-light-no-teachers-32px"}
+STORED = STRONG | {"reinforced/12M-light-plain", "views/12M-light-plain-32px"}
 RUNS = {key for key in chain(SCALE) if key.startswith("runs/")}
 DISTILLED = {key for key in RUNS if "strong" in key}
 
@@ -249,14 +249,15 @@ DISTILLED = {key for key in RUNS if "strong" in key}
     ("path", "value", "expected"),
     [
         ("pool//seed", 1, {"pool/emoji", "tokenizer/emoji", "subset/12M", "captions/12M"} | ZOO | STORED | RUNS),
-        ("zoo//vocab_size", 301, {"tokenizer/emoji", "captions/12M"} | ZOO | STORED | RUNS),
-        ("zoo//captioner//steps", 9, {"zoo/captioner", "captions/12M"} | STORED | RUNS),
-        ("zoo//teachers//vit//lr", 0.2, {"zoo/vit"} | STRONG | DISTILLED),  # the plain run reads no teacher
-        ("zoo//seed", 9, {"zoo/conv", "zoo/captioner", "captions/12M"} | STORED | RUNS),  # vit has its own
+        # The plain run reads neither synthetic captions nor teachers.
+        ("zoo//vocab_size", 301, {"tokenizer/emoji", "captions/12M"} | ZOO | STRONG | RUNS),
+        ("zoo//captioner//steps", 9, {"zoo/captioner", "captions/12M"} | STRONG | DISTILLED),
+        ("zoo//teachers//vit//lr", 0.2, {"zoo/vit"} | STRONG | DISTILLED),
+        ("zoo//seed", 9, {"zoo/conv", "zoo/captioner", "captions/12M"} | STRONG | DISTILLED),  # vit has its own
         ("datasets//DataComp-12M//size", 401, {"subset/12M", "captions/12M"} | STORED | RUNS),
-        ("captions//top_p", 0.8, {"captions/12M"} | STORED | RUNS),
+        ("captions//top_p", 0.8, {"captions/12M"} | STRONG | DISTILLED),
         ("augmentations//strong//views", 4, STRONG | DISTILLED),
-        ("training//weight_decay", 0.2, ZOO | {"captions/12M"} | STORED | RUNS),
+        ("training//weight_decay", 0.2, ZOO | {"captions/12M"} | STRONG | RUNS),
         ("evaluation//columns", {}, set()),
         ("title", "another scale", set()),
     ],
@@ -274,6 +275,8 @@ def test_a_changed_model_renames_what_it_is_in():
         "pool/emoji",
         "tokenizer/emoji",
         "subset/12M",
+        "reinforced/12M-light-plain",
+        "views/12M-light-plain-32px",
     }
 
 
@@ -287,7 +290,30 @@ def test_a_member_of_the_zoo_is_trained_by_the_recipe_with_its_own_words_in_thei
 
 def test_captions_of_a_dataset_are_those_of_its_runs():
     alone = captions(SCALE, MODELS, SCALE["datasets"]["DataComp-12M"])
-    assert all_of([planned()[0].artifact])[alone.path] == alone
+    assert all_of([planned()[2].artifact])[alone.path] == alone
+
+
+@pytest.mark.parametrize(
+    ("captions_of_row", "objective", "online", "stored"),
+    [
+        (["real"], {"lambda": 0}, [], "plain"),
+        (["real", "syn"], {"lambda": 0}, [], "captions"),
+        (["real-or-syn"], {"lambda": 0}, [], "captions"),
+        (["real"], {"lambda": 1, "teachers": "single"}, [], "all"),
+        (["real", "syn"], {"lambda": 1, "teachers": "single"}, ["teachers"], "captions"),
+        (["real", "syn"], {"lambda": 1, "teachers": "single"}, ["captions", "teachers"], "plain"),
+        (["real", "syn"], {"lambda": 1, "teachers": "single"}, ["captions"], "all"),
+    ],
+)
+def test_a_run_waits_for_no_more_than_it_reads(captions_of_row, objective, online, stored):
+    data = {"captions": captions_of_row, "augmentation": "strong"} | ({"online": online} if online else {})
+    experiment = edited(EXPERIMENT, "rows//1//settings", {"data": data, "objective": objective})
+    reinforced = planned(experiment)[2].artifact.inputs["views"].inputs["reinforced"]
+    assert ("captions" in reinforced.inputs, bool(reinforced.inputs["teachers"])) == {
+        "plain": (False, False),
+        "captions": (True, False),
+        "all": (True, True),
+    }[stored]
 
 
 def test_an_evaluation_is_of_a_run_and_of_the_tasks_not_of_the_columns():

@@ -339,15 +339,19 @@ def test_a_run_without_teachers_does_not_need_them(settings, views_dir, tokenize
 def test_a_dataset_without_embeddings_serves_runs_without_teachers(
     settings, pool, captions, augmentation, views_dir, tokenizer, tmp_path
 ):
-    told = {"augmentation": augmentation, "teachers": []}
-    reinforce(*pool, captions, [], told, tmp_path / "shards")
-    materialise(tmp_path / "shards", 32, tmp_path / "views")
     plain = {**settings, "objective": {"name": "clip"}}
-    for name, views in (("with", views_dir), ("without", tmp_path / "views")):
-        train(plain, views, tokenizer=tokenizer, output=tmp_path / name)
-    assert same(tmp_path / "with", tmp_path / "without")
+    for stored, kinds in ((captions, ["real", "syn"]), (None, ["real"])):
+        folder = tmp_path / "+".join(kinds)
+        reinforce(*pool, stored, [], {"augmentation": augmentation, "teachers": []}, folder / "shards")
+        materialise(folder / "shards", 32, folder / "views")
+        told = {**plain, "data": {**plain["data"], "captions": kinds}}
+        for name, views in (("with", views_dir), ("without", folder / "views")):
+            train(told, views, tokenizer=tokenizer, output=folder / name)
+        assert same(folder / "with", folder / "without")
     with pytest.raises(UserError, match="has no embeddings of teacher 'small'; it has none"):
-        train(settings, tmp_path / "views", tokenizer=tokenizer, output=tmp_path / "model")
+        train(settings, tmp_path / "real/views", tokenizer=tokenizer, output=tmp_path / "model")
+    with pytest.raises(UserError, match="images without synthetic captions"):
+        train(plain, tmp_path / "real/views", tokenizer=tokenizer, output=tmp_path / "model")
 
 
 def bare_captions(views: Path) -> None:

@@ -34,7 +34,7 @@ def test_style(tool: str):
 def test_a_dry_run_lists_the_whole_chain(fresh: Path, scale: str, seeds: int):
     jobs = planned_jobs(fresh, "--config", f"scale={scale}", "--")
     assert jobs == dict(
-        fetch=1, pool=1, subset=1, tokenizer=1, captioner=1, teacher=2, caption=1, reinforce=3, views=3,
+        fetch=1, pool=1, subset=1, tokenizer=1, captioner=1, teacher=2, caption=1, reinforce=4, views=4,
         train=6 * seeds, evaluate=6 * seeds, table=1, figure=1, models=1, chain=1, all=1,
     )  # fmt: skip
 

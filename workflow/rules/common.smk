@@ -169,8 +169,8 @@ def processes(wildcards):
     return ARTIFACTS[f"runs/{wildcards.runs}"].settings["training"]["processes"]
 
 
-def models_given(input, kinds):
-    """Options of a command: a folder, or several, for each kind of `input` that the job has."""
+def options(input, kinds):
+    """Options of a command: what the job has as `input` of each kind, called like it."""
     return [word for kind in kinds if input[kind] for word in (f"--{kind}", *input[kind])]
 
 

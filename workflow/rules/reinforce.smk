@@ -48,11 +48,11 @@ rule reinforce:
         mem_mb=4000,
         runtime=60,
     params:
+        stored=lambda wildcards, input: options(input, ("captions", "teachers")),
         code=code("clipdr.reinforce.embed"),
     shell:
         "python -m clipdr.reinforce embed --settings {input.settings:q} --pool {input.pool:q} --subset {input.subset:q}"
-        " --captions {input.captions:q} --teachers {input.teachers:q} --threads {threads} --output {output:q}"
-        " 2>&1 | tee {log:q}"
+        " {params.stored:q} --threads {threads} --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule views:

@@ -22,7 +22,7 @@ rule train:
         runtime=60,
     params:
         python=python,
-        models=lambda wildcards, input: models_given(input, ("tokenizer", "init", "teachers", "captioner")),
+        models=lambda wildcards, input: options(input, ("tokenizer", "init", "teachers", "captioner")),
         code=train_code,
     shell:
         "{params.python} clipdr.train --settings {input.settings:q} --data {input.views:q} {input.shards:q}"
@@ -50,7 +50,7 @@ rule costs:
         mem_mb=4000,
         runtime=60,
     params:
-        models=lambda wildcards, input: models_given(input, ("tokenizer", "teachers", "captioner")),
+        models=lambda wildcards, input: options(input, ("tokenizer", "teachers", "captioner")),
         code=costs_code,
     shell:
         "python -m clipdr.train.cost --settings {input.settings:q} --data {input.data:q} {params.models:q}"

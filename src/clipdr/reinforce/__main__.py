@@ -17,8 +17,10 @@ def main() -> None:
     caption = commands.add_parser("caption", help="sample synthetic captions")
     caption.add_argument("--captioner", type=Path, required=True, help="model folder of a CoCa")
     embed = commands.add_parser("embed", help="write reinforced shards")
-    embed.add_argument("--captions", type=Path, required=True, help="what `caption` wrote")
-    embed.add_argument("--teachers", type=Path, nargs="*", default=[], help="model folders, in the settings' order")
+    embed.add_argument("--captions", type=Path, help="what `caption` wrote (default: no synthetic captions)")
+    embed.add_argument(
+        "--teachers", type=Path, nargs="*", default=[], help="model folders, in the settings' order (none)"
+    )
     for command in (caption, embed):
         command.add_argument("--settings", type=cli.settings, required=True, help="its settings.json")
         command.add_argument("--pool", type=Path, required=True, help="folder of the pool's shards")

@@ -67,14 +67,14 @@ def to_input(img_ACHH: torch.Tensor, side: int, mean: Sequence[float], std: Sequ
 
 
 def reinforce(
-    pool: Path, subset: pd.DataFrame, captions: Path, teachers: list[Path], settings: dict, output: Path
+    pool: Path, subset: pd.DataFrame, captions: Path | None, teachers: list[Path], settings: dict, output: Path
 ) -> None:
     """Write `<shard>.tar` files in the DataCompDR layout and `manifest.json`; shards finished before a kill are kept.
 
     Args:
         pool: folder of the pool's shards.
         subset: rows of the index.
-        captions: parquet with `uid` and `syn`.
+        captions: parquet with `uid` and `syn`; None for a dataset without synthetic captions.
         teachers: open_clip folders, in the order of their slices; none for a dataset without embeddings.
         settings: `augmentation` (views, image_size, crop_scale, num_ops, magnitude, seed) and `teachers`, their names.
         output: folder of the reinforced dataset.
@@ -82,14 +82,10 @@ def reinforce(
     Raises:
         UserError: a sample is not in the pool, or has no synthetic captions.
     """
-    synthetic = dict(pd.read_parquet(captions)[["uid", "syn"]].itertuples(index=False))
-    if missing := sorted(set(subset["uid"]) - set(synthetic)):
-        raise UserError(
-            f"{captions} lacks {len(missing)} samples of the subset, first {missing[0]}; caption the subset again"
-        )
+    synthetic = _synthetic(captions, subset)
     zoo = [Teacher(name, folder) for name, folder in zip(settings["teachers"], teachers, strict=True)]
     augmentation = settings["augmentation"]
-    digests = [sha256_file(path) for path in [*(weights_file(folder) for folder in teachers), captions]]
+    digests = [sha256_file(path) for path in [*map(weights_file, teachers), *([captions] if captions else [])]]
     inputs = [own(__name__), settings, digests, subset.to_json()]
     shards = list(subset.groupby("shard", sort=True))
     with resumable_dir(output, sha256(json.dumps(inputs, sort_keys=True).encode())) as folder:
@@ -107,6 +103,18 @@ def reinforce(
             "teachers": [{"name": t.name, "width": t.width, "logit_scale": t.scale} for t in zoo],
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def _synthetic(captions: Path | None, subset: pd.DataFrame) -> dict[str, list[str]]:
+    """Synthetic captions by uid."""
+    if captions is None:
+        return {uid: [] for uid in subset["uid"]}
+    synthetic = dict(pd.read_parquet(captions)[["uid", "syn"]].itertuples(index=False))
+    if missing := sorted(set(subset["uid"]) - set(synthetic)):
+        raise UserError(
+            f"{captions} lacks {len(missing)} samples of the subset, first {missing[0]}; caption the subset again"
+        )
+    return synthetic
 
 
 def _reinforce(sample: dict, synthetic: dict[str, list[str]], zoo: list[Teacher], settings: dict) -> dict:
