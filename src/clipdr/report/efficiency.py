@@ -2,7 +2,8 @@
 
 How many times less one series needs than the other for the same accuracy is read off the curves: between two points a
 curve is straight over the logarithm of x. Where the better series starts above an accuracy, it needs at most its first
-x, and the factor is a lower bound; an accuracy that it never reaches has none.
+x, and the factor is a lower bound. There is none for an accuracy that it never reaches, nor where its first x is not
+the smaller one.
 """
 
 import math
@@ -34,7 +35,8 @@ def efficiency(better: Points, other: Points) -> Factor:
     """The factor at the best accuracy of `other`."""
     x, accuracy = max(other, key=lambda point: point[1])
     if better[0][1] >= accuracy:
-        return Factor(accuracy, x, x / better[0][0], True)
+        bound = x / better[0][0]
+        return Factor(accuracy, x, bound if bound > 1 else None, True)
     for (x0, y0), (x1, y1) in zip(better, better[1:], strict=False):
         if y0 < accuracy <= y1:
             share = (accuracy - y0) / (y1 - y0)

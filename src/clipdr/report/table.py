@@ -29,7 +29,8 @@ from clipdr.words import NETWORK_COLUMNS, columns_of, evaluation_columns, has_ru
 MEASURED = {"row": str, "seed": int, "column": str, "value": float, "chance": float, "images": int, "tasks": str}
 EFFICIENCY = (
     "How many times less the first series needs for the best accuracy of the other, read off between the points of the "
-    "curves (straight over the logarithm); ≥ where it starts above that accuracy, – where it never reaches it."
+    "curves (straight over the logarithm); ≥ where it starts above that accuracy, – where it never reaches it, or "
+    "starts above it no sooner."
 )
 ALIKE = "Where the paper finds two rows alike, no direction is judged."
 
