@@ -36,6 +36,10 @@ try:
     MODELS = configuration.load_models(ROOT)
     # Experiments by <paper>-<name>, and why this scale has none of the others.
     EXPERIMENTS, MISFITS = configuration.load_experiments(ROOT, CONFIG)
+    # What the runs of an experiment cost, of those that time them.
+    COSTS = {
+        name: costs(one.name, one.experiment, one.runs) for name, one in EXPERIMENTS.items() if "cost" in one.experiment
+    }
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -49,9 +53,6 @@ def evaluations(experiment):
 
 
 EVALUATIONS = {name: evaluations(name) for name in EXPERIMENTS}
-COSTS = {
-    name: costs(one.name, one.experiment, one.runs) for name, one in EXPERIMENTS.items() if "cost" in one.experiment
-}
 # The picture of the chain shows captions of the first dataset.
 CHAIN = captions(SCALE, MODELS, next(iter(SCALE["datasets"].values())))
 # Folder below results -> what is made there.
