@@ -101,7 +101,7 @@ def markdown(report: Mapping, measured: Mapping, costs: Costs, lines: list[dict]
         ),
         f"> **NOT THE PAPER'S SETTING: times at scale `{scale['name']}` ({scale['title']}) on this machine.** Compare "
         "how many times the first row an epoch takes, never seconds with hours.",
-        markdown_table(_reader_lines(lines, scale["name"])),
+        markdown_table(_reader_lines(experiment, lines, scale["name"])),
         f"Measured on {measured['device']}, {measured['threads']} thread(s), torch {measured['torch']}: {rounds} "
         f"rounds of {measured['steps']} steps of each row, in turns; medians, with the lowest and the highest of the "
         "rounds. A step is timed with all that it waits for. Waiting is the time until its batch is there, with the "
@@ -117,7 +117,8 @@ def markdown(report: Mapping, measured: Mapping, costs: Costs, lines: list[dict]
 
 def latex(report: Mapping, lines: list[dict]) -> str:
     """A booktabs tabular, to be put into a table environment."""
-    experiment, readable = report["experiment"], _reader_lines(lines, report["scale"]["name"])
+    experiment = report["experiment"]
+    readable = _reader_lines(experiment, lines, report["scale"]["name"])
     numbers = len(readable[0]) - len(row_settings(experiment, experiment["rows"][0])) - 1
     heads, bodies = list(readable[0]), [[tex(value) for value in line.values()] for line in readable]
     return "\n".join(
@@ -136,12 +137,11 @@ def latex(report: Mapping, lines: list[dict]) -> str:
     )
 
 
-def _reader_lines(lines: list[dict], scale: str) -> list[dict[str, str]]:
-    numbers = {"seconds per step", "waiting for data", "seconds per epoch", "times the first", "lowest", "highest"}
-    numbers |= {"paper hours", "paper times"}
+def _reader_lines(experiment: Mapping, lines: list[dict], scale: str) -> list[dict[str, str]]:
     readable = []
-    for line in lines:
-        shown = {"λ" if key == "lambda" else key: value for key, value in line.items() if key not in numbers}
+    for row, line in zip(experiment["rows"], lines, strict=True):
+        settings = row_settings(experiment, row)
+        shown = {"row": row["name"]} | {"λ" if key == "lambda" else key: value for key, value in settings.items()}
         shown[f"ms per step (scale {scale})"] = number(1e3 * line["seconds per step"])
         shown["of it waiting (ms)"] = number(1e3 * line["waiting for data"])
         shown["s per epoch"] = number(line["seconds per epoch"])
