@@ -2,8 +2,8 @@
 
 A document names a table between two comments, `<!-- results of table2: IN-val, Flickr30k -->` and `<!-- end -->`; what
 stands between them is written from `results/mini/tables/mobileclip/table2.md`. Columns that do not follow from a scale
-are left out, and so are others than those named, if any are. `+ comparisons` after them adds the claims, and what else
-the table says of them. Tables that were not made are left as they stand.
+are left out, and so are others than those named, if any are, and rows of which nothing was reproduced. `+ comparisons`
+after them adds the claims, and what else the table says of them. Tables that were not made are left as they stand.
 """
 
 import re
@@ -32,7 +32,7 @@ def markdown(table: Table) -> str:
 
 
 def chosen(table: Table, wanted: list[str]) -> Table:
-    """The rows with what was reproduced and published, in the order of the table; of the wanted columns, if any are."""
+    """The rows of which something was reproduced, in the order of the table; of the wanted columns, if any are."""
 
     def stays(key: str) -> bool:
         name = key.rpartition(" (")[0]
@@ -40,7 +40,8 @@ def chosen(table: Table, wanted: list[str]) -> Table:
             name != "" and (name in wanted or not wanted) and key.endswith(("(scale mini)", "(paper)"))
         )
 
-    return [{key: value for key, value in line.items() if stays(key)} for line in table]
+    reproduced = [line for line in table if any(v != "–" for k, v in line.items() if k.endswith("(scale mini)"))]
+    return [{key: value for key, value in line.items() if stays(key)} for line in reproduced]
 
 
 def written(text: str, wanted: list[str], comparisons: bool) -> str:
