@@ -158,7 +158,7 @@ def write_shards(folder: Path, shards: int, size: int, side: int) -> None:
 
 
 def against_open_clip(shards: Path, settings: dict) -> dict:
-    """Section 2: both read, decode and train, a step in turn."""
+    """Section 2: both read, decode and train, a step in turn. `shards` has both forms, `published` and `rows`."""
     import open_clip
     import torch
     import webdataset as wds
@@ -172,7 +172,7 @@ def against_open_clip(shards: Path, settings: dict) -> dict:
     config = configuration(f"open_clip:{PEER}")
     config.setdefault("preprocess_cfg", {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"})
     student = student_of(config, settings)
-    source = ShardBatches(shards, 224, Tokenizer(tokenizer).cut, ["real"], [], size, 0, 1, 256)
+    source = ShardBatches(shards / "rows", 224, Tokenizer(tokenizer).cut, ["real"], [], size, 0, 1, 256)
     ours = stepper(student, clip.Objective({}), source.batches(0), settings)
 
     model, preprocess, _ = open_clip.create_model_and_transforms(PEER)
@@ -182,7 +182,7 @@ def against_open_clip(shards: Path, settings: dict) -> dict:
     # The pipeline of open_clip_train.data, with webdataset's reader of tar files in the place of its own, which fails
     # with webdataset 1.0.2 (KeyError: 'fname').
     pipeline = wds.DataPipeline(
-        wds.ResampledShards([str(path) for path in sorted(shards.glob("*.tar"))]),
+        wds.ResampledShards([str(path) for path in sorted((shards / "published").glob("*.tar"))]),
         wds.tarfile_to_samples(),
         wds.shuffle(256),
         wds.decode("pilrgb"),
@@ -215,8 +215,10 @@ def stream_over_memory(shards: Path, settings: dict, config: dict, tokenizer) ->
 
     objective, names = reinforced.Objective({"lambda": 1.0, "fidelity": "paper"}), list(TEACHERS)
     read = (["real", "syn"], names, settings["batch_size"], 0)
-    memory_batches = ViewBatches(read_views(shards, 32), tokenizer, *read[:1], *read[2:]).batches(0)
-    streams = {workers: ShardBatches(shards, 32, tokenizer, *read, workers, 256).batches(0) for workers in (0, 1)}
+    memory_batches = ViewBatches(read_views(shards / "published", 32), tokenizer, *read[:1], *read[2:]).batches(0)
+    streams = {
+        workers: ShardBatches(shards / "rows", 32, tokenizer, *read, workers, 256).batches(0) for workers in (0, 1)
+    }
     student = student_of(config, settings)
     steps = [stepper(student, objective, batches, settings) for batches in (memory_batches, *streams.values())]
     base, alone, worker = medians(*steps, rounds=15)
@@ -271,6 +273,7 @@ def main() -> None:
     cli.set_threads(1)
     import open_clip
 
+    from clipdr.data.rows import convert
     from clipdr.model_files import load_models
     from clipdr.models.tokenizer import Tokenizer
     from clipdr.schema import REPOSITORY, defaults
@@ -286,7 +289,9 @@ def main() -> None:
         print(f"| {line['model']} | {line['gflops']:.1f} | {line['share']:.2f} |")
     folder = Path(tempfile.mkdtemp())
     try:
-        write_shards(folder, 8, 128, 256)
+        (folder / "published").mkdir()
+        write_shards(folder / "published", 8, 128, 256)
+        convert(folder / "published", folder / "rows")
         peer = against_open_clip(folder, settings)
         print(
             f"\n{PEER}: {peer['ours']:.1f} samples/s, open_clip_train {peer['theirs']:.1f}, ratio {peer['ratio']:.3f}, "
@@ -302,8 +307,8 @@ def main() -> None:
             f"{stream['stream']:.2f} times that, with one worker {stream['stream, one worker']:.2f}"
         )
         print(
-            f"peak memory of reading: {peak_memory(folder, 1)} MB, with 100 times the samples "
-            f"{peak_memory(folder, 100)} MB"
+            f"peak memory of reading: {peak_memory(folder / 'rows', 1)} MB, with 100 times the samples "
+            f"{peak_memory(folder / 'rows', 100)} MB"
         )
     finally:
         shutil.rmtree(folder)

@@ -176,3 +176,13 @@ def views_dir(tmp_path_factory, reinforced):
     folder = tmp_path_factory.mktemp("views") / "all"
     materialise(reinforced, 32, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def rows_dir(tmp_path_factory, reinforced):
+    """Folder of the reinforced pool in the form that a stream reads."""
+    from clipdr.data.rows import convert
+
+    folder = tmp_path_factory.mktemp("rows") / "all"
+    convert(reinforced, folder)
+    return folder

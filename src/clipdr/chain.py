@@ -74,6 +74,11 @@ def views(reinforced: Artifact, side: int) -> Artifact:
     return artifact("views", f"{reinforced.name.rpartition('-')[0]}-{side}px", {"size": side}, reinforced=reinforced)
 
 
+def rows(reinforced: Artifact) -> Artifact:
+    """The same in the form that is read as a stream."""
+    return artifact("rows", reinforced.name.rpartition("-")[0], {}, reinforced=reinforced)
+
+
 def evaluation(run: Artifact, suite: Mapping, scale: Mapping) -> Artifact:
     """The evaluation of a run on the suite that the scale names."""
     settings = {"tasks": suite["tasks"], "batch_size": scale["evaluation"]["batch_size"]}

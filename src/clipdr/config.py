@@ -128,6 +128,11 @@ def load_experiments(root: Path, config: Mapping) -> tuple[dict[str, Planned], d
             misfits[key] = str(error)
     if planned and scale["pool"]["kind"] == "emoji":
         check_packages(root, scale, scale_source)
+    if planned and scale["pool"]["kind"] == "folder" and not (Path(root) / scale["pool"]["source"]).exists():
+        raise UserError(
+            f"{scale_source}: pool.source: {scale['pool']['source']} does not exist; name a table of images and "
+            "captions, or a folder of WebDataset shards"
+        )
     return planned, misfits
 
 

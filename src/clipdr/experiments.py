@@ -98,7 +98,7 @@ def costs(name: str, experiment: Mapping, runs: list[Run]) -> Artifact:
     """
     first = [run for run in runs if run.seed == runs[0].seed]
     settings = {**experiment["cost"], "runs": [{"row": run.row, "settings": run.settings} for run in first]}
-    inputs = {"data": [run.artifact.inputs.get("views") or run.artifact.inputs["reinforced"] for run in first]}
+    inputs = {"data": [run.artifact.inputs.get("views") or run.artifact.inputs["rows"] for run in first]}
     for key in ("tokenizer", "teachers", "captioner"):
         found = [run.artifact.inputs[key] for run in first if key in run.artifact.inputs]
         if found and found != [found[0]] * len(found):
@@ -138,7 +138,7 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
         inputs["tokenizer"] = words_for_texts
     reinforced = chain.reinforced(scale, models, dataset, name, augmentation, _stored(settings, online))
     if settings["training"]["source"] == "stream":
-        return artifact("runs", _slug(settings, objectives), settings, reinforced=reinforced, **inputs)
+        return artifact("runs", _slug(settings, objectives), settings, rows=chain.rows(reinforced), **inputs)
     views = chain.views(reinforced, config["model_cfg"]["vision_cfg"]["image_size"])
     return artifact("runs", _slug(settings, objectives), settings, views=views, **inputs)
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 log = logging.getLogger("clipdr")
 
 
-def progress(items: Iterable, what: str, total: int, every_seconds: float = 10.0) -> Iterator:
-    """Yield `items` and show how many of `total` are done, how fast, and how long the rest takes."""
+def progress(items: Iterable, what: str, total: int | None, every_seconds: float = 10.0) -> Iterator:
+    """Yield `items` and show how many of `total` are done, how fast, and how long the rest takes, if that is known."""
     if sys.stderr.isatty():
         from tqdm import tqdm
 
@@ -21,5 +21,8 @@ def progress(items: Iterable, what: str, total: int, every_seconds: float = 10.0
         now = time.monotonic()
         if now - last >= every_seconds or done == total:
             rate = done / max(now - start, 1e-9)
-            log.info("%s: %d/%d, %.1f/s, %.0f s left", what, done, total, rate, (total - done) / rate)
+            if total is None:
+                log.info("%s: %d, %.1f/s", what, done, rate)
+            else:
+                log.info("%s: %d/%d, %.1f/s, %.0f s left", what, done, total, rate, (total - done) / rate)
             last = now

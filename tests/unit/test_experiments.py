@@ -187,9 +187,9 @@ def test_a_recipe_is_a_word_of_the_scale_and_the_row_has_the_last_word():
     assert "recipe 'logn' is not defined; did you mean 'long'?" in refused(planned, row("recipe", "logn"), scale)
 
 
-def test_a_stream_reads_the_reinforced_shards_and_no_views():
+def test_a_stream_reads_rows_of_the_reinforced_shards_and_no_views():
     streamed, stored = planned(row("training", {"source": "stream"}))[2], planned()[2]
-    assert streamed.artifact.inputs["reinforced"] == stored.artifact.inputs["views"].inputs["reinforced"]
+    assert streamed.artifact.inputs["rows"].inputs["reinforced"] == stored.artifact.inputs["views"].inputs["reinforced"]
     assert "views" not in streamed.artifact.inputs
 
 

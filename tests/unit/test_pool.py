@@ -16,8 +16,8 @@ from clipdr.data.shards import read_shard
 from clipdr.errors import UserError
 from clipdr.evaluate import tasks as evaluation
 from clipdr.files import sha256
-from clipdr.pool.build import build, render
-from clipdr.pool.emoji import Concept, IconSet, _join, choose, load_concepts, load_set
+from clipdr.pool.emoji import build, render
+from clipdr.pool.icons import Concept, IconSet, _join, choose, load_concepts, load_set
 from clipdr.pool.words import caption, descriptions, spoken, texts
 
 # Rows of Unicode's table, whose labels and shortcodes overlap like the real ones.

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from clipdr.data import rows
 from clipdr.data.augment import draw, replay
 from clipdr.data.draws import draws, text_of, view_of
+from clipdr.data.rows import read_row
 from clipdr.data.samples import decode, decode_image
 from clipdr.data.shards import read_shard, write_shard
 from clipdr.data.stream import Order, ShardBatches
@@ -25,8 +27,8 @@ def tokenize(teachers):
     return load_tokenizer(teachers[0]).cut
 
 
-def stream(reinforced, tokenize, workers=0, buffer=2, batch_size=4, seed=0, kinds=("real", "syn"), **share):
-    return ShardBatches(reinforced, 32, tokenize, list(kinds), NAMES, batch_size, seed, workers, buffer, **share)
+def stream(rows_dir, tokenize, workers=0, buffer=2, batch_size=4, seed=0, kinds=("real", "syn"), **share):
+    return ShardBatches(rows_dir, 32, tokenize, list(kinds), NAMES, batch_size, seed, workers, buffer, **share)
 
 
 def equal(first, second) -> bool:
@@ -65,11 +67,11 @@ def test_skipping_goes_to_the_same_place_as_reading(skip):
 
 
 @pytest.mark.parametrize("workers, world", [(0, 1), (2, 1), (0, 2), (1, 2)])
-def test_samples_of_an_epoch_are_seen_once_by_uid(reinforced, pool, tokenize, workers, world):
+def test_samples_of_an_epoch_are_seen_once_by_uid(rows_dir, pool, tokenize, workers, world):
     """Three epochs of six images, in batches of three for each process: whatever reads, each uid comes three times."""
     uids = []
     for rank in range(world):
-        source = stream(reinforced, tokenize, workers, batch_size=3 * world, rank=rank, world=world)
+        source = stream(rows_dir, tokenize, workers, batch_size=3 * world, rank=rank, world=world)
         batches = list(islice(source.batches(0), 6 // world))
         uids += [uid for batch in batches for uid in batch.uids]
         assert all(len(batch.uids) == 3 for batch in batches)
@@ -78,19 +80,19 @@ def test_samples_of_an_epoch_are_seen_once_by_uid(reinforced, pool, tokenize, wo
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kinds", [("real", "syn"), ("real-or-syn",)])
-def test_stream_and_memory_give_the_same_batches_in_the_same_order(reinforced, views_dir, tokenize, workers, kinds):
-    source = stream(reinforced, tokenize, workers, kinds=kinds)
+def test_stream_and_memory_give_the_same_batches_in_the_same_order(rows_dir, views_dir, tokenize, workers, kinds):
+    source = stream(rows_dir, tokenize, workers, kinds=kinds)
     views = load_views(views_dir, NAMES)
     memory = ViewBatches(views, tokenize, list(kinds), 4, 0)
     for step, batch in enumerate(islice(source.batches(0), 7)):
-        rows = np.array([views.uids.index(uid) for uid in batch.uids])
-        assert equal(batch, memory.batch(rows, draws(0, step, 4)))
+        places = np.array([views.uids.index(uid) for uid in batch.uids])
+        assert equal(batch, memory.batch(places, draws(0, step, 4)))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("start", [1, 2, 5])
-def test_a_stream_goes_on_at_any_step(reinforced, tokenize, workers, start):
-    source = stream(reinforced, tokenize, workers)
+def test_a_stream_goes_on_at_any_step(rows_dir, tokenize, workers, start):
+    source = stream(rows_dir, tokenize, workers)
     whole = list(islice(source.batches(0), start + 3))
     rest = list(islice(source.batches(start), 3))
     assert all(equal(a, b) for a, b in zip(whole[start:], rest, strict=True))
@@ -118,11 +120,11 @@ def test_draws_are_uniform_over_views_and_captions():
     assert (text_of("syn", drawn, np.full(6000, 2)) == 1).all()
 
 
-def test_what_a_stream_lacks_is_refused_before_it_is_read(reinforced, tokenize):
+def test_what_a_stream_lacks_is_refused_before_it_is_read(rows_dir, tokenize):
     with pytest.raises(UserError, match="no embeddings of teacher 'huge'; it has small, large"):
-        ShardBatches(reinforced, 32, tokenize, ["real"], ["huge"], 4, 0, 0, 2)
+        ShardBatches(rows_dir, 32, tokenize, ["real"], ["huge"], 4, 0, 0, 2)
     with pytest.raises(UserError, match="has 2 shards, fewer than 2 processes with 2 workers each; lower"):
-        stream(reinforced, tokenize, workers=2, world=2)
+        stream(rows_dir, tokenize, workers=2, world=2)
 
 
 def spoiled(sample: dict, **members) -> dict:
@@ -173,9 +175,9 @@ def test_damaged_samples_are_named_and_not_trained_on(what, reinforced, tokenize
     write_shard(folder / "00000.tar", spoil(list(read_shard(folder / "00000.tar"))))
     with pytest.raises(UserError, match=says):
         materialise(folder, 32, tmp_path / "views")
-    if what != "a sample twice":  # the tar's reader takes equal keys in a row for one sample
-        with pytest.raises(UserError):
-            list(islice(stream(folder, tokenize).batches(0), 4))
+    with pytest.raises(UserError, match=None if what in ("views emptied", "captions emptied") else says):
+        rows.convert(folder, tmp_path / "rows")
+    assert not (tmp_path / "rows").exists()
 
 
 @pytest.mark.parametrize(
@@ -190,20 +192,64 @@ def test_a_manifest_that_is_missing_or_cut(text, says, reinforced, tmp_path):
         materialise(folder, 32, tmp_path / "views")
 
 
-def test_a_decoded_sample_keeps_only_the_teachers_that_are_read(reinforced, tokenize):
-    source = ShardBatches(reinforced, 32, tokenize, ["real"], ["large"], 4, 0, 0, 2)
+def test_a_batch_has_only_the_teachers_that_are_read(rows_dir, tokenize):
+    source = ShardBatches(rows_dir, 32, tokenize, ["real"], ["large"], 4, 0, 0, 2)
     batch = next(source.batches(0))
     assert list(batch.teachers) == ["large"] and batch.teachers["large"].images["image"].shape == (4, 16)
-    sample = decode(next(read_shard(reinforced / "00000.tar")))
-    assert sample.img_AE.shape[1] == 24 + 16
+
+
+def test_rows_hold_what_the_published_form_holds(reinforced, rows_dir):
+    for shard in ("00000.tar", "00001.tar"):
+        for published, members in zip(read_shard(reinforced / shard), read_shard(rows_dir / shard), strict=True):
+            sample, row = decode(published), read_row(members, 24 + 16)
+            assert row.texts == [sample.caption, *sample.synthetic] and row.augmentations == sample.augmentations
+            assert np.array_equal(row.image, sample.image)
+            assert torch.equal(torch.stack([row.view(a) for a in range(3)]), sample.img_AE)
+            assert torch.equal(torch.stack([row.text(t) for t in range(3)]), sample.txt_TE)
+            assert "pth.gz" not in members and published["json"] == members["json"]
+
+
+def test_a_killed_conversion_goes_on(reinforced, rows_dir, tmp_path, monkeypatch):
+    write, written = rows.write_shard, []
+
+    def once(path, samples):
+        if written:
+            raise KeyboardInterrupt
+        written.append(path.name)
+        write(path, samples)
+
+    monkeypatch.setattr(rows, "write_shard", once)
+    with pytest.raises(KeyboardInterrupt):
+        rows.convert(reinforced, tmp_path / "rows")
+    assert not (tmp_path / "rows").exists()
+    monkeypatch.setattr(rows, "write_shard", lambda path, samples: (written.append(path.name), write(path, samples)))
+    rows.convert(reinforced, tmp_path / "rows")
+    assert written == ["00000.tar.partial", "00001.tar.partial"]
+    for shard in ("00000.tar", "00001.tar", "manifest.json"):
+        assert (tmp_path / "rows" / shard).read_bytes() == (rows_dir / shard).read_bytes()
+
+
+@pytest.mark.parametrize("cut", [slice(2, None), slice(0)])
+def test_rows_that_are_cut_are_named(rows_dir, tokenize, tmp_path, cut):
+    folder = shutil.copytree(rows_dir, tmp_path / "rows")
+    samples = [spoiled(sample, rows=sample["rows"][cut]) for sample in read_shard(folder / "00000.tar")]
+    write_shard(folder / "00000.tar", samples)
+    with pytest.raises(UserError, match="sample .* is damaged .* bytes of embeddings for 3 views"):
+        list(islice(stream(folder, tokenize).batches(0), 4))
+
+
+def test_a_stream_wants_rows(reinforced, tokenize):
+    with pytest.raises(UserError, match="is in the published form; bring it into rows with `python -m clipdr.data"):
+        stream(reinforced, tokenize)
 
 
 def test_fresh_views_are_drawn_for_their_place_in_the_step(pool, captions, teachers, augmentation, tokenize, tmp_path):
     fresh = {**augmentation, "views": 0}
     embed.reinforce(*pool, captions, teachers, {"augmentation": fresh, "teachers": NAMES}, tmp_path / "shards")
+    rows.convert(tmp_path / "shards", tmp_path / "rows")
 
     def source(teachers=()):
-        return ShardBatches(tmp_path / "shards", 32, tokenize, ["real"], list(teachers), 4, 0, 0, 2)
+        return ShardBatches(tmp_path / "rows", 32, tokenize, ["real"], list(teachers), 4, 0, 0, 2)
 
     images = {s["__key__"]: decode_image(s) for n in (0, 1) for s in read_shard(tmp_path / f"shards/0000{n}.tar")}
     for step, batch in enumerate(islice(source().batches(0), 3)):

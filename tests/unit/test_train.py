@@ -154,10 +154,10 @@ def train_and_die(settings: dict, data: Path, tokenizer: Path, output: Path, ste
 
 @pytest.mark.parametrize("source", ["memory", "stream"])
 @pytest.mark.parametrize("processes", [1, 2])
-def test_kill_9_then_the_same_command_again(source, processes, settings, views_dir, reinforced, tokenizer, tmp_path):
+def test_kill_9_then_the_same_command_again(source, processes, settings, views_dir, rows_dir, tokenizer, tmp_path):
     """Killed in the third step, again in the second after that, then let go on: as if nothing had happened."""
     settings["training"] |= {"source": source, "processes": processes, "shuffle_buffer": 2, "ema": 0.5}
-    data = {"memory": views_dir, "stream": reinforced}[source]
+    data = {"memory": views_dir, "stream": rows_dir}[source]
 
     def run(folder: Path, step: int) -> list[int]:
         return in_processes(processes, train_and_die, settings, data, tokenizer, folder, step)

@@ -98,6 +98,10 @@ def names(stage):
     return "|".join(re.escape(made.name) for made in ARTIFACTS.values() if made.stage == stage) or "none"
 
 
+# Kind of zoo -> regular expression of its members.
+ZOO = {"trained": "none", "published": "none", SCALE["zoo"]["kind"]: names("zoo")}
+
+
 wildcard_constraints:
     pool=names("pool"),
     tokenizer=names("tokenizer"),
@@ -106,6 +110,7 @@ wildcard_constraints:
     captions=names("captions"),
     reinforced=names("reinforced"),
     views=names("views"),
+    rows=names("rows"),
     runs=names("runs"),
     eval=names("eval"),
     costs=names("costs"),
@@ -141,11 +146,21 @@ def made_from(key, file):
 
 
 def sources(wildcards):
-    """What the packages of a pool hold; pools that are cut from the same packages share it."""
+    """What a pool is made of: the packages' content, which pools that are cut from them share, or the user's data."""
     pool = ARTIFACTS[f"pool/{wildcards.pool}"].settings
-    if pool["kind"] != "emoji":  # shown as an input that is missing
-        return f"(a pool of kind {pool['kind']} cannot be made yet: put its shards into results/pool/{wildcards.pool})"
-    return f"results/sources/{Path(pool['packages']).name}"
+    match pool["kind"]:
+        case "emoji":
+            return f"results/sources/{Path(pool['packages']).name}"
+        case "folder":
+            return pool["source"]
+    # Shown as an input that is missing.
+    return f"(a pool of kind {pool['kind']} cannot be made yet: put its shards into results/pool/{wildcards.pool})"
+
+
+def pool_code(wildcards):
+    """A pool depends on the code of its own kind alone."""
+    kind = ARTIFACTS[f"pool/{wildcards.pool}"].settings["kind"]
+    return code("clipdr.pool.folder") if kind == "folder" else code("clipdr.pool.emoji")
 
 
 def train_code(wildcards):

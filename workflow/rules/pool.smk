@@ -23,7 +23,7 @@ rule fetch:
 
 
 rule pool:
-    """Draw the training pool and the held-out tasks."""
+    """Write the training pool and the held-out tasks."""
     input:
         settings="results/pool/{pool}/settings.json",
         sources=sources,
@@ -41,7 +41,7 @@ rule pool:
         mem_mb=4000,
         runtime=20,
     params:
-        code=code("clipdr.pool.build"),
+        code=pool_code,
     shell:
         "python -m clipdr.pool build --settings {input.settings:q} --sources {input.sources:q} --pool {output.pool:q}"
         " --tasks {output.tasks:q} 2>&1 | tee {log:q}"

@@ -77,3 +77,26 @@ rule views:
     shell:
         "python -m clipdr.data views --settings {input.settings:q} --reinforced {input.reinforced:q} --output {output:q}"
         " 2>&1 | tee {log:q}"
+
+
+rule rows:
+    """Bring a dataset into the form of which a stream reads single embeddings, and check all of it on the way."""
+    input:
+        settings="results/rows/{rows}/settings.json",
+        reinforced=made_from("reinforced", "shards"),
+    output:
+        directory("results/rows/{rows}/shards"),
+    log:
+        "results/logs/rows/{rows}.log",
+    benchmark:
+        "results/benchmarks/rows/{rows}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code("clipdr.data.rows"),
+    shell:
+        "python -m clipdr.data rows --reinforced {input.reinforced:q} --output {output:q} 2>&1 | tee {log:q}"

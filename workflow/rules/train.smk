@@ -3,7 +3,7 @@ rule train:
     input:
         settings="results/runs/{runs}/settings.json",
         views=made_from("views", "arrays"),
-        shards=made_from("reinforced", "shards"),
+        rows=made_from("rows", "shards"),
         tokenizer=made_from("tokenizer", "tokenizer"),
         init=made_from("init", "model"),
         teachers=made_from("teachers", "model"),
@@ -25,7 +25,7 @@ rule train:
         models=lambda wildcards, input: options(input, ("tokenizer", "init", "teachers", "captioner")),
         code=train_code,
     shell:
-        "{params.python} clipdr.train --settings {input.settings:q} --data {input.views:q} {input.shards:q}"
+        "{params.python} clipdr.train --settings {input.settings:q} --data {input.views:q} {input.rows:q}"
         " {params.models:q} --output {output:q} 2>&1 | tee {log:q}"
 
 

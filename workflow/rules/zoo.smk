@@ -35,7 +35,7 @@ rule teacher:
     benchmark:
         "results/benchmarks/zoo/{zoo}.tsv"
     wildcard_constraints:
-        zoo=rf"(?!captioner-)({names('zoo')})",
+        zoo=rf"(?!captioner-)({ZOO['trained']})",
     # Before students that need no teacher, which fill the core that the last of three members leaves idle.
     priority: 1
     conda:
@@ -53,5 +53,32 @@ rule teacher:
 
 use rule teacher as captioner with:
     wildcard_constraints:
-        zoo=rf"(?=captioner-)({names('zoo')})",
+        zoo=rf"(?=captioner-)({ZOO['trained']})",
     priority: 2  # all students wait for captions, some of them for nothing else of the zoo
+
+
+rule published:
+    """Get published weights of open_clip as a model folder, like those that are trained here."""
+    input:
+        settings="results/zoo/{zoo}/settings.json",
+    output:
+        directory("results/zoo/{zoo}/model"),
+    log:
+        "results/logs/zoo/{zoo}.log",
+    benchmark:
+        "results/benchmarks/zoo/{zoo}.tsv"
+    wildcard_constraints:
+        zoo=ZOO["published"],
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=16000,
+        runtime=60,
+    params:
+        # Where the file is found changes nothing of what is made.
+        weights=lambda wildcards: ["--weights", SCALE["zoo"]["weights"]] if "weights" in SCALE["zoo"] else [],
+        code=code("clipdr.zoo.published"),
+    shell:
+        "python -m clipdr.zoo published --settings {input.settings:q} {params.weights:q} --output {output:q}"
+        " 2>&1 | tee {log:q}"

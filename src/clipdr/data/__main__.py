@@ -8,11 +8,11 @@ from clipdr import cli
 def main() -> None:
     parser = cli.parser(
         "clipdr.data",
-        "Sample a subset of a pool, or replay all views of a reinforced dataset once.",
+        "Sample a subset of a pool, or bring a reinforced dataset into the form that training reads.",
         "python -m clipdr.data subset --settings results/subset/<subset>/settings.json "
         "--index results/pool/<pool>/shards/index.parquet --output my-subset.parquet",
     )
-    commands = parser.add_subparsers(required=True, metavar="subset|views")
+    commands = parser.add_subparsers(required=True, metavar="subset|views|rows")
     subset = cli.command(
         commands,
         "subset",
@@ -30,10 +30,21 @@ def main() -> None:
         "python -m clipdr.data views --settings results/views/<views>/settings.json "
         "--reinforced results/reinforced/<dataset>/shards --output my-views",
     )
-    views.add_argument("--reinforced", type=Path, required=True, help="folder that `clipdr.reinforce embed` wrote")
+    rows = cli.command(
+        commands,
+        "rows",
+        _rows,
+        "Bring a reinforced dataset into the form of which a stream reads single embeddings.",
+        "python -m clipdr.data rows --reinforced results/reinforced/<dataset>/shards --output my-rows",
+    )
+    for command in (views, rows):
+        command.add_argument(
+            "--reinforced", type=Path, required=True, help="folder that `clipdr.reinforce embed` wrote"
+        )
     for command in (subset, views):
         command.add_argument("--settings", type=cli.settings, required=True, help="its settings.json")
-        command.add_argument("--output", type=Path, required=True, help="parquet file, or folder of arrays")
+    for command in (subset, views, rows):
+        command.add_argument("--output", type=Path, required=True, help="parquet file, or folder")
     args = parser.parse_args()
     args.run(args)
 
@@ -54,6 +65,12 @@ def _views(args) -> None:
     from clipdr.data.views import materialise
 
     materialise(args.reinforced, args.settings["size"], args.output)
+
+
+def _rows(args) -> None:
+    from clipdr.data.rows import convert
+
+    convert(args.reinforced, args.output)
 
 
 if __name__ == "__main__":

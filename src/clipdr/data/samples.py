@@ -67,23 +67,21 @@ def encode(
 def decode(sample: dict) -> Sample:
     """Read the members of a reinforced sample.
 
-    `param_aug` may be a list (tar files) or a JSON string (as the hub's viewer and `datasets` deliver it).
-
     Raises:
         UserError: a member is missing or damaged; names the sample.
     """
     uid = sample["__key__"]
     try:
-        entries = json.loads(sample["paug.json"])["param_aug"]
+        (caption, *synthetic), augmentations = read_texts(sample)
         emb = torch.load(io.BytesIO(gzip.decompress(sample["pth.gz"])), weights_only=True)
         if sha256(_image_bytes(sample)) != json.loads(sample["json"])["sha256"]:
             raise ValueError("the image is not the one whose sha256 was stored")
         return Sample(
             uid=uid,
             image=decode_image(sample),
-            caption=sample["txt"].decode(),
-            synthetic=json.loads(sample["syn.json"])["syn_text"],
-            augmentations=json.loads(entries) if isinstance(entries, str) else entries,
+            caption=caption,
+            synthetic=synthetic,
+            augmentations=augmentations,
             img_AE=emb["image_emb"],
             txt_TE=emb["text_emb"],
         )
@@ -91,6 +89,16 @@ def decode(sample: dict) -> Sample:
         raise UserError(
             f"reinforced sample {uid} is damaged ({repr(error)[:100]}); delete its dataset and reinforce again"
         ) from error
+
+
+def read_texts(sample: dict) -> tuple[list[str], list]:
+    """(real caption and synthetic ones, augmentation entries) of a reinforced sample; damage raises one of `DAMAGE`.
+
+    `param_aug` may be a list (tar files) or a JSON string (as the hub's viewer and `datasets` deliver it).
+    """
+    entries = json.loads(sample["paug.json"])["param_aug"]
+    texts = [sample["txt"].decode(), *json.loads(sample["syn.json"])["syn_text"]]
+    return texts, json.loads(entries) if isinstance(entries, str) else entries
 
 
 def decode_image(sample: dict) -> Image.Image:
@@ -132,19 +140,23 @@ def slices(sample: Sample, teachers: list[dict], wanted: list[str]) -> dict[str,
         teachers, sample.img_AE.split(widths, 1), sample.txt_TE.split(widths, 1), strict=True
     ):
         if teacher["name"] in wanted:
-            found[teacher["name"]] = _unit(sample, teacher["name"], img_AE), _unit(sample, teacher["name"], txt_TE)
+            found[teacher["name"]] = img_AE.float(), txt_TE.float()
+            for emb in found[teacher["name"]]:
+                check_unit(emb, [sample.uid] * len(emb), teacher["name"])
     return found
 
 
-def _unit(sample: Sample, teacher: str, emb: Tensor) -> Tensor:
-    """In float32; bfloat16 rounds a norm of 1 by less than a hundredth."""
-    emb = emb.float()
-    if not ((emb.norm(dim=1) - 1).abs() < 0.01).all():  # NaN is not below either
+def check_unit(emb_NE: Tensor, uids: list[str], teacher: str) -> None:
+    """Raise UserError if embeddings, float32, of samples `uids` are not L2-normalised; names the first that is not.
+
+    bfloat16 rounds a norm of 1 by less than a hundredth.
+    """
+    right_N = (emb_NE.norm(dim=1) - 1).abs() < 0.01  # NaN is not below either
+    if not right_N.all():
         raise UserError(
-            f"reinforced sample {sample.uid}: embeddings of teacher {teacher!r} are not L2-normalised; delete its "
-            "dataset and reinforce again"
+            f"reinforced sample {uids[int(right_N.int().argmin())]}: embeddings of teacher {teacher!r} are not "
+            "L2-normalised; delete its dataset and reinforce again"
         )
-    return emb
 
 
 def _image_bytes(sample: dict) -> bytes:

@@ -22,7 +22,8 @@ from clipdr.batch import Batch, Teacher
 from clipdr.data.augment import draw, replay
 from clipdr.data.draws import EPOCH, draws, text_of, view_of
 from clipdr.data.manifest import read_manifest, read_whole_shard
-from clipdr.data.samples import Sample, decode, slices
+from clipdr.data.rows import FORM, Row, read_row
+from clipdr.data.samples import check_unit
 from clipdr.errors import UserError
 
 BLOCK, FRESH = 2, 3  # streams of randomness beside those of clipdr.data.draws
@@ -69,7 +70,7 @@ class ShardBatches:
     """Batches from shards, as `clipdr.data.views.ViewBatches` gives them from memory.
 
     Args:
-        reinforced: folder of shards and manifest.
+        rows: folder of shards and manifest in the form of `clipdr.data.rows`.
         size: side of the student's images, px.
         tokenizer: list of str -> int64 tokens.
         kinds: of texts, see `clipdr.data.draws.text_of`.
@@ -86,7 +87,7 @@ class ShardBatches:
 
     def __init__(
         self,
-        reinforced: Path,
+        rows: Path,
         size: int,
         tokenizer,
         kinds: list[str],
@@ -98,26 +99,29 @@ class ShardBatches:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.reinforced, self.size, self.tokenizer = reinforced, size, tokenizer
+        self.folder, self.size, self.tokenizer = rows, size, tokenizer
         self.kinds, self.teachers, self.batch_size, self.seed = kinds, teachers, batch_size, seed
         self.workers, self.rank, self.world = workers, rank, world
-        self.manifest = read_manifest(reinforced)
+        self.manifest = read_manifest(rows)
+        if self.manifest.get("form") != FORM:
+            raise UserError(f"{rows} is in the published form; bring it into rows with `python -m clipdr.data rows`")
+        self.width = sum(teacher["width"] for teacher in self.manifest["teachers"])
         self.scales = {teacher["name"]: teacher["logit_scale"] for teacher in self.manifest["teachers"]}
         if missing := [name for name in teachers if name not in self.scales]:
             raise UserError(
-                f"{reinforced} has no embeddings of teacher {missing[0]!r}; it has {', '.join(self.scales) or 'none'}: "
+                f"{rows} has no embeddings of teacher {missing[0]!r}; it has {', '.join(self.scales) or 'none'}: "
                 "reinforce the dataset with all teachers of the scale"
             )
         self.fresh = self.manifest["augmentation"]["views"] == 0
         if self.fresh and teachers:
             raise UserError(
-                f"{reinforced} stores no views, so teachers have no embeddings of them; take another augmentation, or "
+                f"{rows} stores no views, so teachers have no embeddings of them; take another augmentation, or "
                 "an objective without teachers"
             )
         readers = max(workers, 1) * world
         if len(self.manifest["shards"]) < readers:
             raise UserError(
-                f"{reinforced} has {len(self.manifest['shards'])} shards, fewer than {world} processes with "
+                f"{rows} has {len(self.manifest['shards'])} shards, fewer than {world} processes with "
                 f"{max(workers, 1)} workers each; lower `training.workers` or `training.processes`, "
                 "or write smaller shards"
             )
@@ -149,7 +153,7 @@ class ShardBatches:
         for step in count(first, workers):
             yield self._batch(list(islice(samples, share)), step)
 
-    def _samples(self, reader: int, skip: int) -> Iterator[Sample]:
+    def _samples(self, reader: int, skip: int) -> Iterator[Row]:
         """The reader's samples in their order, from the `skip`-th on."""
         raw, at = iter(()), None  # the open epoch and the position in it
         for epoch, block, places in self.order.blocks(reader, skip):
@@ -158,58 +162,69 @@ class ShardBatches:
             held = list(islice(raw, len(block)))
             at = (epoch, block.stop)
             for place in places:
-                yield decode(held[place])
+                yield read_row(held[place], self.width)
 
     def _raw(self, epoch: int, position: int) -> Iterator[dict]:
         """The samples of an epoch as they lie in their shards, from a position on."""
         for shard in self.order.epoch(epoch):
             number = self.manifest["shards"][shard]
             if position < number:
-                yield from islice(read_whole_shard(self.reinforced, shard, self.manifest), position, None)
+                yield from islice(read_whole_shard(self.folder, shard, self.manifest), position, None)
             position = max(position - number, 0)
 
-    def _batch(self, samples: list[Sample], step: int) -> Batch:
+    def _batch(self, samples: list[Row], step: int) -> Batch:
         draws_B3 = draws(self.seed, step, self.batch_size)[self.mine]
-        emb = [slices(sample, self.manifest["teachers"], self.teachers) for sample in samples]
-        texts = [[sample.caption, *sample.synthetic] for sample in samples]
-        counts = np.array([len(row) for row in texts])
+        counts = np.array([len(sample.texts) for sample in samples])
         if counts.min() < 2 and set(self.kinds) & {"syn", "real-or-syn"}:
             bare = samples[int(counts.argmin())].uid
-            raise UserError(f"{self.reinforced}: sample {bare} has no synthetic captions; caption the dataset first")
+            raise UserError(f"{self.folder}: sample {bare} has no synthetic captions; caption the dataset first")
         view = view_of(draws_B3, np.array([len(sample.augmentations) for sample in samples]))
         columns = {kind: text_of(kind, draws_B3, counts) for kind in self.kinds}
         views = [
-            np.asarray(replay(sample.image, self._view(sample, a, step, position), self.size)).transpose(2, 0, 1)
+            self._pixels(sample, a, step, position)
             for position, (sample, a) in enumerate(zip(samples, view, strict=True), self.mine.start)
         ]
-        return Batch(
-            [sample.uid for sample in samples],
-            {"image": torch.from_numpy(np.stack(views))},
-            {
-                kind: self.tokenizer([row[t] for row, t in zip(texts, column, strict=True)])
-                for kind, column in columns.items()
-            },
-            {
-                name: Teacher(
-                    {"image": torch.stack([one[name][0][a] for one, a in zip(emb, view, strict=True)])},
-                    {
-                        kind: torch.stack([one[name][1][t] for one, t in zip(emb, column, strict=True)])
-                        for kind, column in columns.items()
-                    },
-                    self.scales[name],
-                )
-                for name in self.teachers
-            },
-        )
+        texts = {
+            kind: self.tokenizer([sample.texts[t] for sample, t in zip(samples, column, strict=True)])
+            for kind, column in columns.items()
+        }
+        images = {"image": torch.from_numpy(np.stack(views))}
+        return Batch([sample.uid for sample in samples], images, texts, self._teachers(samples, view, columns))
 
-    def _view(self, sample: Sample, stored: int, step: int, position: int) -> list:
-        """The entry of a stored view, or one that is drawn for this position of this step."""
+    def _teachers(self, samples: list[Row], view: np.ndarray, columns: dict[str, np.ndarray]) -> dict[str, Teacher]:
+        """The embeddings of the view and of the text of each kind that each sample comes in."""
+        if not self.teachers:
+            return {}
+        img = self._embeddings(samples, [sample.view(a) for sample, a in zip(samples, view, strict=True)])
+        txt = {
+            kind: self._embeddings(samples, [sample.text(t) for sample, t in zip(samples, column, strict=True)])
+            for kind, column in columns.items()
+        }
+        return {
+            name: Teacher({"image": img[name]}, {kind: emb[name] for kind, emb in txt.items()}, self.scales[name])
+            for name in self.teachers
+        }
+
+    def _embeddings(self, samples: list[Row], rows: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Teacher -> float32 [B, E] of one row of each sample."""
+        uids, teachers = [sample.uid for sample in samples], self.manifest["teachers"]
+        parts = torch.stack(rows).float().split([teacher["width"] for teacher in teachers], 1)
+        found = {teacher["name"]: part for teacher, part in zip(teachers, parts, strict=True)}
+        for name in self.teachers:
+            check_unit(found[name], uids, name)
+        return {name: found[name].contiguous() for name in self.teachers}
+
+    def _pixels(self, sample: Row, stored: int, step: int, position: int) -> np.ndarray:
+        """uint8 [C, S, S] of a stored view, or of one that is drawn for this position of this step."""
+        image = sample.image
         if self.fresh:
             rng = np.random.default_rng([self.seed, FRESH, step, position])
-            return draw(rng, *sample.image.size, {**self.manifest["augmentation"], "image_size": self.size})
-        if not sample.augmentations:
-            raise UserError(f"{self.reinforced}: sample {sample.uid} has no stored views; reinforce the dataset again")
-        return sample.augmentations[stored]
+            entry = draw(rng, *image.size, {**self.manifest["augmentation"], "image_size": self.size})
+        elif sample.augmentations:
+            entry = sample.augmentations[stored]
+        else:
+            raise UserError(f"{self.folder}: sample {sample.uid} has no stored views; reinforce the dataset again")
+        return np.asarray(replay(image, entry, self.size)).transpose(2, 0, 1)
 
 
 class _Worker(torch.utils.data.IterableDataset):

@@ -1,1 +1,1 @@
-"""Stage `pool`: real drawings and human words from pinned packages, as image-text shards and evaluation tasks."""
+"""Stage `pool`: images with human texts as shards, and held-out tasks. Each kind of pool is the module of its name."""

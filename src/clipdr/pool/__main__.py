@@ -1,5 +1,6 @@
 """Command of the stage `pool`."""
 
+from importlib import import_module
 from pathlib import Path
 
 from clipdr import cli
@@ -8,7 +9,7 @@ from clipdr import cli
 def main() -> None:
     parser = cli.parser(
         "clipdr.pool",
-        "Fetch the packages of a scale's pool, then draw its images and its held-out tasks.",
+        "Fetch the packages of a scale's pool, or write its images and its held-out tasks.",
         "python -m clipdr.pool build --settings results/pool/<pool>/settings.json --sources results/sources/emoji "
         "--pool my-pool/shards --tasks my-pool/tasks",
     )
@@ -20,7 +21,9 @@ def main() -> None:
     build.add_argument(
         "--settings", type=cli.settings, required=True, help="its settings.json, the scale's `pool` section"
     )
-    build.add_argument("--sources", type=Path, required=True, help="what `fetch` wrote")
+    build.add_argument(
+        "--sources", type=Path, required=True, help="what `fetch` wrote, or a table of images, or a folder of shards"
+    )
     build.add_argument("--pool", type=Path, required=True, help="folder that receives shards and index.parquet")
     build.add_argument("--tasks", type=Path, required=True, help="folder that receives the wds_<task> folders")
     args = parser.parse_args()
@@ -29,8 +32,7 @@ def main() -> None:
 
         run(args.packages, args.output)
     else:
-        from clipdr.pool.build import build as run
-
+        run = import_module(f"clipdr.pool.{args.settings['kind']}").build
         run(args.sources, args.settings, args.pool, args.tasks)
 
 

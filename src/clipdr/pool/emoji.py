@@ -1,184 +1,148 @@
-"""Which drawing belongs to which concept, and what people call it.
+"""A pool of kind `emoji`: draw its images and the held-out tasks.
 
-A concept is a Unicode emoji; a vendor is an icon set that draws it. Sets name their icons after the concept's CLDR
-label, or after a shortcode; a shortcode counts only where no other concept owns that icon by label, because
-platforms reuse names ("tiger" is the tiger for one and the tiger's face for another).
+Two vendors of each concept are held out and never trained on: their drawings are the miniature's ImageNet-val. Sets
+that finish one design differently (flat, three-dimensional) are held out together, and one of them is scored. Whole
+styles (another vendor, black and white, monochrome) are the distribution shifts. That nothing held out is trained on is
+checked by the bytes of the drawings, not by their names: two vendors may ship the same picture.
 """
 
-import json
-import re
-from dataclasses import dataclass
+import io
 from pathlib import Path
 
+import numpy as np
+
 from clipdr.errors import UserError
-from clipdr.files import sha256
-from clipdr.pool.fetch import WORDS
+from clipdr.files import atomic_dir, sha256
+from clipdr.pool.icons import Concept, IconSet, choose, load_concepts, load_set
+from clipdr.pool.layout import write_classification, write_pool, write_retrieval
+from clipdr.pool.words import caption, descriptions, texts
+from clipdr.progress import log, progress
 
-LICENCES = {"Apache-2.0", "MIT", "CC-BY-3.0", "CC-BY-4.0"}  # share-alike sets stay out
-PLATFORMS = ("github", "iamcal", "joypixels", "emojibase", "cldr")
-
-
-@dataclass(frozen=True)
-class Concept:
-    """A Unicode emoji: its code, CLDR label, coarse class, human texts, and each set's icon name."""
-
-    hexcode: str
-    label: str
-    coarse: str
-    shortcodes: tuple[str, ...]
-    tags: tuple[str, ...]
-    icons: dict[str, str]
+TEMPLATES = ["{c}"]  # captions of this pool are names, not sentences
 
 
-@dataclass(frozen=True)
-class IconSet:
-    """One vendor's drawings in Iconify's JSON format."""
-
-    name: str
-    icons: dict[str, dict]
-    aliases: dict[str, dict]
-    size: tuple[int, int]
-
-    def svg(self, icon: str) -> str:
-        """The SVG document of an icon or of an alias.
-
-        Raises:
-            UserError: the set has no such drawing.
-        """
-        name, seen = icon, set()
-        while name in self.aliases and name not in seen:
-            seen.add(name)
-            if self.aliases[name].keys() - {"parent"}:
-                raise UserError(
-                    f"{self.name}: icon {name!r} is a turned copy of another; take {self.name} out of the scale"
-                )
-            name = self.aliases[name]["parent"]
-        drawing = self.icons.get(name, {})
-        if not drawing.get("body"):
-            raise UserError(f"{self.name}: the glyph {icon!r} has no drawing; fetch the packages again or drop the set")
-        width, height = drawing.get("width", self.size[0]), drawing.get("height", self.size[1])
-        left, top = drawing.get("left", 0), drawing.get("top", 0)
-        return (
-            '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-            f'viewBox="{left} {top} {width} {height}">{drawing["body"]}</svg>'
-        )
-
-
-def load_set(sources: Path, name: str) -> IconSet:
-    """Read one set from `sources/@iconify-json/<name>/`.
-
-    Raises:
-        UserError: the set was not fetched, or its licence is not one we may redistribute under.
-    """
-    folder = sources / "@iconify-json" / name
-    if not folder.is_dir():
-        raise UserError(f"{folder} is missing; add @iconify-json/{name} to the pool's package.json and lock file")
-    icons, info = _read(folder / "icons.json"), _read(folder / "info.json")
-    licence = info["license"]["spdx"]
-    if licence not in LICENCES:
-        raise UserError(
-            f"{name} is licensed {licence}; use sets under {', '.join(sorted(LICENCES))} in the scale's pool"
-        )
-    size = (icons.get("width", 16), icons.get("height", 16))
-    return IconSet(name, icons["icons"], icons.get("aliases", {}), size)
-
-
-def load_concepts(sources: Path, sets: list[IconSet], subgroups: dict[str, str]) -> list[Concept]:
-    """All concepts of the given CLDR subgroups, in Unicode order, each with the icons that the sets draw of it.
+def build(sources: Path, pool: dict, pool_dir: Path, tasks_dir: Path) -> None:
+    """Write the training pool and the evaluation tasks.
 
     Args:
-        subgroups: CLDR subgroup -> coarse class.
+        sources: what `fetch` wrote.
+        pool: the scale's `pool` section.
+        pool_dir: receives `00000.tar`, … (`<uid>.webp`, `.txt`, `.json`) and `index.parquet`
+            (uid, shard, caption, texts, sha256, concept, vendor).
+        tasks_dir: receives `wds_<task>/` folders in clip_benchmark's layout.
 
     Raises:
-        UserError: a subgroup that CLDR does not have.
+        UserError: too few vendors for the concepts asked for, a missing glyph, a share-alike set, or a held-out
+            drawing that is also in the pool.
     """
-    words = sources / WORDS / "en"
-    emoji = _read(words / "data.json")
-    keys = {entry["order"]: entry["key"] for entry in _read(words / "messages.json")["subgroups"]}
-    for name in subgroups:
-        if name not in keys.values():
-            raise UserError(f"pool.subgroups: CLDR has no subgroup {name!r}; it has {', '.join(sorted(keys.values()))}")
-    platforms = [_read(words / "shortcodes" / f"{platform}.json") for platform in PLATFORMS]
-    codes = {entry["hexcode"]: _shortcodes(entry["hexcode"], platforms) for entry in emoji}
-    icons = {icon_set.name: _join(icon_set, emoji, codes) for icon_set in sets}
-    return [
-        Concept(
-            hexcode=entry["hexcode"],
-            label=entry["label"],
-            coarse=subgroups[keys[entry["subgroup"]]],
-            shortcodes=codes[entry["hexcode"]],
-            tags=tuple(entry.get("tags", [])),
-            icons={name: found[entry["hexcode"]] for name, found in icons.items() if entry["hexcode"] in found},
-        )
-        for entry in emoji
-        if keys.get(entry.get("subgroup")) in subgroups
+    sets = {name: load_set(sources, name) for name in [*pool["vendors"], *pool["styles"].values()]}
+    concepts = choose(load_concepts(sources, list(sets.values()), pool["subgroups"]), pool)
+    designs = {concept.hexcode: _held_out(concept, pool) for concept in concepts}
+    held_out = {code: [vendor for vendors in held for vendor in vendors] for code, held in designs.items()}
+    images = _draw(concepts, sets, pool["image_size"])
+
+    trained = [
+        (concept, vendor)
+        for concept in concepts
+        for vendor in pool["vendors"]
+        if vendor in concept.icons and vendor not in held_out[concept.hexcode]
     ]
+    records = [_record(concept, vendor, images[concept.hexcode, vendor], pool) for concept, vendor in trained]
+    unseen = {
+        key: image for key, image in images.items() if key[1] not in pool["vendors"] or key[1] in held_out[key[0]]
+    }
+    _check_apart(records, unseen)
+
+    records.sort(key=lambda record: record["uid"])  # uids are hashes: shards are mixtures, not runs of one concept
+    with atomic_dir(tasks_dir) as partial:
+        _write_tasks(partial, concepts, designs, images, pool)
+    with atomic_dir(pool_dir) as partial:
+        samples = ((record, {"webp": images[record["concept"], record["vendor"]]}) for record in records)
+        write_pool(partial, samples, pool["shard_size"])
+    log.info("%d concepts, %d image-text pairs, %d drawings held out", len(concepts), len(records), len(unseen))
 
 
-def choose(concepts: list[Concept], pool: dict) -> list[Concept]:
-    """The `pool.concepts` concepts that most sets draw, ties broken by a hash of concept and seed, in Unicode order.
+def _held_out(concept: Concept, pool: dict) -> list[list[str]]:
+    """The designs of this concept that are never trained on, each as the list of vendors that draw it.
 
-    Every one is drawn by at least `pool.min_vendors` vendors, where finishes of one design count once, and by the
-    styles listed in `pool.required_styles`.
+    `held_out_vendors` designs are chosen by a hash of concept, design and seed.
+    """
+    designs: dict[str, list[str]] = {}
+    for vendor in pool["vendors"]:
+        if vendor in concept.icons:
+            designs.setdefault(pool["finishes"].get(vendor, vendor), []).append(vendor)
+    ranked = sorted(designs, key=lambda name: sha256(f"{pool['seed']}:{concept.hexcode}:{name}".encode()))
+    return [designs[name] for name in ranked[: pool["held_out_vendors"]]]
+
+
+def _draw(concepts: list[Concept], sets: dict[str, IconSet], size: int) -> dict[tuple[str, str], bytes]:
+    """(hexcode, set) -> lossless WebP of every drawing of every concept."""
+    todo = [(concept, name) for concept in concepts for name in sets if name in concept.icons]
+    return {
+        (concept.hexcode, name): render(sets[name].svg(concept.icons[name]), size)
+        for concept, name in progress(todo, "drawing", len(todo))
+    }
+
+
+def render(svg: str, size: int) -> bytes:
+    """Lossless WebP, `size` × `size` px, RGB, the drawing on white.
 
     Raises:
-        UserError: fewer such concepts than asked for; names the first that misses and what it lacks.
+        UserError: the drawing is empty.
     """
-    required = [pool["styles"][style] for style in pool["required_styles"]]
+    import resvg_py
+    from PIL import Image
 
-    def lacks(concept: Concept) -> list[str]:
-        missing = [name for name in pool["vendors"] if name not in concept.icons]
-        designs = {pool["finishes"].get(name, name) for name in pool["vendors"] if name in concept.icons}
-        enough = len(designs) >= pool["min_vendors"]
-        return ([] if enough else missing) + [name for name in required if name not in concept.icons]
-
-    ranked = sorted(concepts, key=lambda c: (len(lacks(c)), -len(c.icons), _rank(c.hexcode, pool["seed"])))
-    chosen = [concept for concept in ranked if not lacks(concept)][: pool["concepts"]]
-    if len(chosen) < pool["concepts"]:
-        first = next(
-            (f"{c.label!r} lacks {', '.join(lacks(c))}" for c in ranked if lacks(c)), "there are no more concepts"
-        )
-        raise UserError(
-            f"pool.concepts asks for {pool['concepts']} but only {len(chosen)} are drawn by {pool['min_vendors']} "
-            f"vendors and the required styles ({first}); lower pool.concepts or pool.min_vendors, or add subgroups"
-        )
-    return [concept for concept in concepts if concept in chosen]
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
+    drawing = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+    if drawing.getextrema()[3][1] == 0:
+        raise UserError(f"a glyph draws nothing; its SVG begins {svg[:160]!r}; drop its set from the scale")
+    square = Image.new("RGB", (size, size), "white")
+    square.paste(drawing, ((size - drawing.width) // 2, (size - drawing.height) // 2), drawing)
+    buffer = io.BytesIO()
+    square.save(buffer, "WEBP", lossless=True, method=6)
+    return buffer.getvalue()
 
 
-def _rank(text: str, seed: int) -> str:
-    return sha256(f"{seed}:{text}".encode())
+def _record(concept: Concept, vendor: str, image: bytes, pool: dict) -> dict:
+    uid = sha256(f"{vendor}:{concept.hexcode}".encode())[:32]
+    rng = np.random.default_rng([pool["seed"], int(uid[:8], 16)])
+    return {
+        "uid": uid,
+        "caption": caption(concept, pool["name_share"], rng),
+        "texts": texts(concept, rng),
+        "sha256": sha256(image),
+        "concept": concept.hexcode,
+        "label": concept.label,
+        "vendor": vendor,
+    }
 
 
-def _join(icon_set: IconSet, emoji: list[dict], codes: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    """hexcode -> icon name: by label first, then by a shortcode that no label and no earlier concept claimed."""
-    names = {_squash(name): name for name in sorted([*icon_set.aliases, *icon_set.icons])}
-    labels = {entry["hexcode"]: _squash(entry["label"]) for entry in emoji}
-    # A set that has "tigerside" draws the tiger there, and its face under "tiger".
-    found = {code: names.get(f"{key}side", names[key]) for code, key in labels.items() if key in names}
-    taken = set(labels.values())
-    for entry in emoji:
-        if entry["hexcode"] not in found:
-            free = [key for code in codes[entry["hexcode"]] if (key := _squash(code)) in names and key not in taken]
-            if free:
-                found[entry["hexcode"]] = names[free[0]]
-                taken.add(free[0])
-    return found
+def _check_apart(records: list[dict], unseen: dict[tuple[str, str], bytes]) -> None:
+    trained = {record["sha256"]: record for record in records}
+    for (hexcode, name), image in unseen.items():
+        twin = trained.get(sha256(image))
+        if twin:
+            raise UserError(
+                f"{name} holds out the drawing of {hexcode} that {twin['vendor']} trains on for {twin['label']!r}; "
+                "change pool.seed, or drop one of the two sets from the scale"
+            )
 
 
-def _shortcodes(hexcode: str, platforms: list[dict]) -> tuple[str, ...]:
-    found = []
-    for platform in platforms:
-        codes = platform.get(hexcode, platform.get(hexcode.replace("-FE0F", ""), []))
-        found += [codes] if isinstance(codes, str) else codes
-    return tuple(dict.fromkeys(found))
-
-
-def _squash(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def _read(path: Path) -> dict | list:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; delete its folder and let `fetch` run again") from None
+def _write_tasks(folder: Path, concepts: list[Concept], designs: dict, images: dict, pool: dict) -> None:
+    labels = [concept.label for concept in concepts]
+    kinds = sorted({concept.coarse for concept in concepts})
+    held = [(c, vendors[0]) for c in concepts for vendors in designs[c.hexcode]]  # one finish of each design
+    drawings = {
+        "val": held,
+        **{s: [(c, name) for c in concepts if name in c.icons] for s, name in pool["styles"].items()},
+    }
+    for task, pairs in drawings.items():
+        samples = [{"webp": images[c.hexcode, name], "cls": str(concepts.index(c)).encode()} for c, name in pairs]
+        write_classification(folder / f"wds_emoji-{task}", samples, labels, TEMPLATES)
+    coarse = [{"webp": images[c.hexcode, v], "cls": str(kinds.index(c.coarse)).encode()} for c, v in held]
+    write_classification(folder / "wds_emoji-coarse", coarse, kinds, TEMPLATES)
+    # One drawing a concept: a text that fits two images would count as wrong for one of them.
+    pairs = [(c, designs[c.hexcode][0][0]) for c in concepts]
+    retrieval = [{"webp": images[c.hexcode, v], "txt": "\n".join(descriptions(c)).encode()} for c, v in pairs]
+    write_retrieval(folder / "wds_emoji-retrieval", retrieval)

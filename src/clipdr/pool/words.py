@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 
-from clipdr.pool.emoji import Concept
+from clipdr.pool.icons import Concept
 
 
 def spoken(shortcode: str) -> str:

@@ -1,5 +1,6 @@
 """Command of the stage `reinforce`."""
 
+import sys
 from pathlib import Path
 
 from clipdr import cli
@@ -8,7 +9,7 @@ from clipdr import cli
 def main() -> None:
     parser = cli.parser(
         "clipdr.reinforce",
-        "Caption a subset, or store augmentations and teacher embeddings.",
+        "Caption a subset, store augmentations and teacher embeddings, or verify what was stored.",
         "python -m clipdr.reinforce caption --settings results/captions/<captions>/settings.json "
         "--pool results/pool/<pool>/shards --subset results/subset/<subset>/subset.parquet "
         "--captioner results/zoo/<captioner>/model --output my-captions.parquet",
@@ -26,6 +27,14 @@ def main() -> None:
         command.add_argument("--pool", type=Path, required=True, help="folder of the pool's shards")
         command.add_argument("--subset", type=Path, required=True, help="parquet that `clipdr.data subset` wrote")
         command.add_argument("--output", type=Path, required=True)
+    check = commands.add_parser("verify", help="read a reinforced dataset again; exits with 1 if it is not sound")
+    check.add_argument("folder", type=Path, help="folder of shards and manifest.json")
+    check.add_argument(
+        "--teachers", type=Path, nargs="*", default=[], help="model folders, to embed a share of the samples again"
+    )
+    check.add_argument("--share", type=float, default=0.01, help="of the samples embedded again (default 0.01)")
+    check.add_argument("--seed", type=int, default=0, help="of their choice (default 0)")
+    for command in (caption, embed, check):
         command.add_argument("--threads", type=int, default=1, help="torch threads (default 1: the bytes depend on it)")
     args = parser.parse_args()
     cli.set_threads(args.threads)
@@ -48,7 +57,17 @@ def _embed(args) -> None:
     reinforce(args.pool, pd.read_parquet(args.subset), args.captions, args.teachers, args.settings, args.output)
 
 
-COMMANDS = {"caption": _caption, "embed": _embed}
+def _verify(args) -> None:
+    from clipdr.reinforce.verify import verify
+
+    faults = verify(args.folder, args.teachers, args.share, args.seed)
+    for fault in faults:
+        print(fault)
+    print(f"{args.folder}: {f'{len(faults)} faults' if faults else 'sound'}")
+    sys.exit(1 if faults else 0)
+
+
+COMMANDS = {"caption": _caption, "embed": _embed, "verify": _verify}
 
 if __name__ == "__main__":
     cli.run(main)

@@ -46,13 +46,17 @@ def caption(pool: Path, subset: pd.DataFrame, captioner: Path, settings: dict, o
         manifest.write_text(json.dumps(describe(rows, labels) | settings, indent=2, sort_keys=True) + "\n")
 
 
-def describe(rows: list[dict], labels: list[str]) -> dict:
-    """Share of captions equal to the clean label, and mean share of an image's captions that differ from each other."""
-    pairs = [(text.lower(), label.lower()) for row, label in zip(rows, labels, strict=True) for text in row["syn"]]
+def describe(rows: list[dict], labels: list[str | None]) -> dict:
+    """Share of captions equal to the clean label, and mean share of an image's captions that differ from each other.
+
+    The first is None where no image has a label.
+    """
+    labelled = [(row["syn"], label.lower()) for row, label in zip(rows, labels, strict=True) if label is not None]
+    equal = [text.lower() == label for syn, label in labelled for text in syn]
     return {
         "images": len(rows),
-        "captions": len(pairs),
-        "share_equal_to_label": round(sum(text == label for text, label in pairs) / len(pairs), 4),
+        "captions": sum(len(row["syn"]) for row in rows),
+        "share_equal_to_label": round(sum(equal) / len(equal), 4) if equal else None,
         "share_distinct_per_image": round(sum(len(set(r["syn"])) / len(r["syn"]) for r in rows) / len(rows), 4),
     }
 

@@ -1,7 +1,8 @@
 """Draw the chain of stages as a row of boxes and, beneath, images of the pool with a human and a synthetic caption.
 
 Which images: those of the vendors whose licences let a README show them (SHOWN), with a synthetic caption, in the
-order of sha256(uid), the first of each concept. Nobody picks, and the picture changes only when the pool does.
+order of sha256(uid), the first of each concept; of a pool without vendors, all. Nobody picks, and the picture changes
+only when the pool does.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ STAGES = (
     ("evaluations", "one per run,\na suite of tasks"),
     ("tables", "reproduced beside\npublished"),
 )
+IMAGES = ("webp", "jpg", "png")  # as in clipdr.data.samples, which loads torch
 INK, HUMAN, SYNTHETIC, BOX = "#333333", "#2f6db3", "#b3652f", "#eef3f9"
 
 
@@ -36,7 +38,9 @@ def draw(pool: Path, captions: Path, output: Path, number: int = 6) -> None:
 
     chosen = choose(read_table(pool / "index.parquet"), read_table(captions), number)
     if not len(chosen):
-        raise UserError(f"{captions}: no captioned image of the vendors {', '.join(SHOWN)}; nothing to draw")
+        raise UserError(
+            f"{captions}: no captioned image of the pool, of the vendors {', '.join(SHOWN)}; nothing to draw"
+        )
     with plt.rc_context({"font.size": 9, "text.parse_math": False}):
         figure = plt.figure(figsize=(12, 4.6))
         _boxes(figure.add_axes((0.01, 0.68, 0.98, 0.3)))
@@ -56,9 +60,11 @@ def draw(pool: Path, captions: Path, output: Path, number: int = 6) -> None:
 
 def choose(index: pd.DataFrame, captions: pd.DataFrame, number: int) -> pd.DataFrame:
     """The images to show, as lines of `index` with `syn` (list of str) joined by uid; at most `number` lines."""
-    both = index[index["vendor"].isin(list(SHOWN))].merge(captions[["uid", "syn"]], on="uid")
+    drawings = "vendor" in index  # or your own images
+    shown = index[index["vendor"].isin(list(SHOWN))] if drawings else index
+    both = shown.merge(captions[["uid", "syn"]], on="uid")
     order = both["uid"].map(lambda uid: hashlib.sha256(str(uid).encode()).hexdigest())
-    return both.assign(order=order).sort_values("order").drop_duplicates("concept").head(number)
+    return both.assign(order=order).sort_values("order").drop_duplicates("concept" if drawings else "uid").head(number)
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -77,9 +83,10 @@ def read_image(pool: Path, shard: str, uid: str):
     path = pool / str(shard)
     try:
         with tarfile.open(path) as tar:
-            return Image.open(io.BytesIO(tar.extractfile(f"{uid}.webp").read())).convert("RGB")
-    except (OSError, KeyError, tarfile.TarError) as error:
-        raise UserError(f"{path}: cannot read {uid}.webp ({error}); build the pool again") from error
+            name = next(name for name in tar.getnames() if name in {f"{uid}.{extension}" for extension in IMAGES})
+            return Image.open(io.BytesIO(tar.extractfile(name).read())).convert("RGB")
+    except (OSError, StopIteration, tarfile.TarError) as error:
+        raise UserError(f"{path}: cannot read the image of {uid} ({error!r}); build the pool again") from error
 
 
 def _boxes(axis) -> None:
@@ -112,4 +119,5 @@ def _texts(figure, center: float, item) -> None:
     )
     for y, text, color in ((0.31, human, HUMAN), (0.2, synthetic, SYNTHETIC)):
         figure.text(center, y, text, ha="center", va="top", color=color, fontsize=9)
-    figure.text(center, 0.075, SHOWN[item.vendor], ha="center", va="bottom", color="0.5", fontsize=7)
+    if credit := SHOWN.get(getattr(item, "vendor", None)):
+        figure.text(center, 0.075, credit, ha="center", va="bottom", color="0.5", fontsize=7)

@@ -14,7 +14,7 @@ def main() -> None:
     )
     parser.add_argument("--settings", type=cli.settings, required=True, help="the run's settings.json")
     parser.add_argument(
-        "--data", type=Path, required=True, help="materialised views, or the reinforced shards if `source` is stream"
+        "--data", type=Path, required=True, help="materialised views, or shards of rows if `source` is stream"
     )
     parser.add_argument("--tokenizer", type=Path, help="folder with the tokenizer's files (default: open_clip's own)")
     parser.add_argument("--init", type=Path, help="model folder of the run to start from (default: random weights)")

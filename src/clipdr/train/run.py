@@ -57,7 +57,7 @@ def train(
 
     Args:
         settings: a run's resolved settings, see `clipdr.experiments`.
-        data: materialised views, or the folder of reinforced shards if the settings' source is a stream.
+        data: materialised views, or the shards of `clipdr.data.rows` if the settings' source is a stream.
         tokenizer: folder with the tokenizer's files; without it, open_clip's for the model.
         init: model folder of the run that this one starts from; random weights without it.
         tensorboard: folder for TensorBoard's files.

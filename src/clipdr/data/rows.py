@@ -1,0 +1,110 @@
+"""Reinforced shards in a second form, in which training reads one row of the embeddings without the others.
+
+The published form (`clipdr.data.samples`) keeps a sample's embeddings as one compressed archive: whoever wants one view
+of thirty inflates and unpickles all. Here the member `rows` has them as they are, little-endian bfloat16 [A + T, E],
+views before texts; all other members are copied byte by byte. bfloat16 of unit vectors hardly compresses, so the form
+takes little more room.
+
+A sample is checked as a whole once, when it is brought into this form; training checks the rows that it reads.
+
+Shape suffixes: A views, T texts (real first), E widths of all teachers together.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from clipdr.data.manifest import MANIFEST, read_manifest, read_whole_shard
+from clipdr.data.samples import DAMAGE, decode, decode_image, read_texts, slices
+from clipdr.data.shards import write_shard
+from clipdr.errors import UserError
+from clipdr.files import resumable_dir, sha256, sha256_file
+from clipdr.fingerprint import own
+from clipdr.progress import log, progress
+
+FORM = "rows"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sample of which nothing is decoded but its texts and its augmentation entries."""
+
+    members: dict
+    uid: str
+    texts: list[str]
+    augmentations: list
+    width: int
+
+    @property
+    def image(self) -> Image.Image:
+        """The RGB image, decoded anew at each call."""
+        return decode_image(self.members)
+
+    def view(self, number: int) -> Tensor:
+        """All teachers' embedding of a view: bfloat16 [E]."""
+        return self._row(number)
+
+    def text(self, number: int) -> Tensor:
+        """All teachers' embedding of a text: bfloat16 [E]."""
+        return self._row(len(self.augmentations) + number)
+
+    def _row(self, number: int) -> Tensor:
+        if self.width == 0:
+            return torch.zeros(0, dtype=torch.bfloat16)
+        # A copy: the row alone stays, and the bytes that torch would hold may not be written.
+        data = bytearray(self.members["rows"][2 * self.width * number : 2 * self.width * (number + 1)])
+        return torch.frombuffer(data, dtype=torch.bfloat16)
+
+
+def read_row(sample: dict, width: int) -> Row:
+    """A sample of `read_shard` in this form.
+
+    Args:
+        width: of all teachers together, as the manifest has it.
+
+    Raises:
+        UserError: a member is missing, or has not as many rows as there are views and texts; names the sample.
+    """
+    try:
+        texts, augmentations = read_texts(sample)
+        if len(sample["rows"]) != 2 * width * (len(augmentations) + len(texts)):
+            raise ValueError(f"{len(sample['rows'])} bytes of embeddings for {len(augmentations)} views")
+    except DAMAGE as error:
+        raise UserError(
+            f"sample {sample['__key__']} is damaged ({repr(error)[:100]}); delete its dataset and make its rows again"
+        ) from error
+    return Row(sample, sample["__key__"], texts, augmentations, width)
+
+
+def convert(reinforced: Path, output: Path) -> None:
+    """Write a reinforced dataset in this form, shard by shard; shards finished before a kill are kept.
+
+    Raises:
+        UserError: what the manifest says is not what the shards hold, or a sample is damaged.
+    """
+    manifest = read_manifest(reinforced)
+    token = sha256(json.dumps([own(__name__), sha256_file(reinforced / MANIFEST)]).encode())
+    with resumable_dir(output, token) as folder:
+        for shard in progress(manifest["shards"], f"{output.name}: shards", len(manifest["shards"])):
+            if (folder / shard).is_file():
+                log.info("%s: %s was finished before", output.name, shard)
+                continue
+            write_shard(folder / f"{shard}.partial", _converted(reinforced, shard, manifest))
+            (folder / f"{shard}.partial").replace(folder / shard)
+        (folder / MANIFEST).write_text(json.dumps({**manifest, "form": FORM}, indent=2) + "\n")
+
+
+def _converted(reinforced: Path, shard: str, manifest: dict) -> Iterator[dict]:
+    for members in read_whole_shard(reinforced, shard, manifest):
+        sample = decode(members)
+        slices(sample, manifest["teachers"], [teacher["name"] for teacher in manifest["teachers"]])  # checks them
+        rows = torch.cat([sample.img_AE, sample.txt_TE]).bfloat16().contiguous()
+        yield {
+            **{name: value for name, value in members.items() if name not in ("pth.gz", "npz")},
+            "rows": rows.view(torch.int16).numpy().tobytes(),
+        }
