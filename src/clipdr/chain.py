@@ -49,19 +49,26 @@ def captions(scale: Mapping, models: Mapping, dataset: Mapping) -> Artifact:
 
 
 def reinforced(
-    scale: Mapping, models: Mapping, dataset: Mapping, name: str, augmentation: Mapping, stored: str
+    scale: Mapping,
+    models: Mapping,
+    dataset: Mapping,
+    name: str,
+    augmentation: Mapping,
+    stored: str,
+    precision: str = "bfloat16",
 ) -> Artifact:
     """The dataset with what is stored in it beside images, their captions and views of one augmentation.
 
-    `stored` is `all`, synthetic captions and all teachers' embeddings; `captions`, synthetic ones alone; or `plain`.
-    Runs do not wait for what they never read, and do not change with it.
+    `stored` is `all`, synthetic captions and all teachers' embeddings, in some `precision`; `captions`, synthetic ones
+    alone; or `plain`. Runs do not wait for what they never read, and do not change with it.
     """
     teachers = list(scale["zoo"]["teachers"]) if stored == "all" else []
     captioned = {"captions": captions(scale, models, dataset)} if stored != "plain" else {}
+    stored_as = {"embeddings": precision} if precision != "bfloat16" and stored == "all" else {}
     return artifact(
         "reinforced",
         "-".join([dataset["name"], name, *([stored] if stored != "all" else [])]),
-        {"augmentation": augmentation, "teachers": teachers},
+        {"augmentation": augmentation, "teachers": teachers, **stored_as},
         pool=pool(scale),
         subset=subset(scale, dataset),
         teachers=[member(teacher, scale, models) for teacher in teachers],

@@ -115,9 +115,10 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
     data = words["data"]
     dataset = look_up("data.dataset", data["dataset"], scale["datasets"], "datasets")
     look_up("data.augmentation", data["augmentation"], scale["augmentations"], "augmentations")
+    first = _first(data, scale)
     settings = {
         "model": {"name": model, "config": config},
-        "data": {"dataset": dataset["name"], "augmentation": data["augmentation"], "captions": _captions(data)},
+        "data": {"dataset": dataset["name"], "augmentation": data["augmentation"], "captions": _captions(data)} | first,
         "objective": _objective(words["objective"], scale, objectives),
         "training": training_of(words, scale),
         "seed": words["seed"],
@@ -133,10 +134,11 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
     online, models_asked = _online(data, settings["objective"], scale, models)
     if online:
         settings["online"], inputs = online, inputs | models_asked
-    name, augmentation = _augmentation(settings, scale)
+    name, augmentation = _augmentation(settings, scale, data.get("stored_views"))
     if words_for_texts := chain.tokenizer(scale):
         inputs["tokenizer"] = words_for_texts
-    reinforced = chain.reinforced(scale, models, dataset, name, augmentation, _stored(settings, online))
+    stored, precision = _stored(settings, online), data.get("embeddings", "bfloat16")
+    reinforced = chain.reinforced(scale, models, dataset, name, augmentation, stored, precision)
     if settings["training"]["source"] == "stream":
         return artifact("runs", _slug(settings, objectives), settings, rows=chain.rows(reinforced), **inputs)
     views = chain.views(reinforced, config["model_cfg"]["vision_cfg"]["image_size"])
@@ -181,8 +183,8 @@ def _slug(settings: Mapping, objectives: Mapping[str, dict]) -> str:
     return "_".join(
         [
             slug(settings["model"]["name"]),
-            f"{data['dataset']}-{data['augmentation']}",
-            "+".join(data["captions"]),
+            "-".join([data["dataset"], data["augmentation"], *([f"{data['views']}views"] if "views" in data else [])]),
+            "-".join(["+".join(data["captions"]), *([str(data["synthetic"])] if "synthetic" in data else [])]),
             "-".join(objective),
             *(["init"] if "init" in settings else []),
             *([f"online-{'+'.join(sorted(settings['online']))}"] if "online" in settings else []),
@@ -219,10 +221,25 @@ def _check_present(words: Mapping, path: str) -> None:
         value = value[key]
 
 
-def _augmentation(settings: Mapping, scale: Mapping) -> tuple[str, dict]:
+def _first(data: Mapping, scale: Mapping) -> dict:
+    """How many of the stored views and synthetic captions a run draws from, where that is not all."""
+    augmentation = scale["augmentations"][data["augmentation"]]
+    stored = {
+        "views": data.get("stored_views", augmentation["views"]),
+        "synthetic": scale["captions"]["number"],
+    }
+    for key, number in stored.items():
+        if data.get(key, number) > number:
+            raise UserError(f"data.{key} is {data[key]}, but only {number} are stored; lower it, or store more")
+    return {key: data[key] for key, number in stored.items() if data.get(key, number) < number}
+
+
+def _augmentation(settings: Mapping, scale: Mapping, stored_views: int | None) -> tuple[str, dict]:
     """Name and settings of the stored views; there are none where a run without teachers draws a new one each step."""
     name = settings["data"]["augmentation"]
     entry = dict(scale["augmentations"][name])
+    if stored_views is not None:
+        entry["views"] = stored_views
     if not entry.pop("fresh", False) or settings["objective"].get("teachers"):
         return name, entry
     if settings["training"]["source"] == "memory":

@@ -193,6 +193,20 @@ def test_a_stream_reads_rows_of_the_reinforced_shards_and_no_views():
     assert "views" not in streamed.artifact.inputs
 
 
+def test_rows_that_draw_from_fewer_views_and_captions_share_one_store():
+    whole, few = planned()[2], planned(row("data", EXPERIMENT["rows"][1]["settings"]["data"] | {"synthetic": 2}))[2]
+    assert few.artifact.inputs == whole.artifact.inputs
+    assert few.settings["data"] == whole.settings["data"] | {"synthetic": 2}
+    said = {"views": 4, "synthetic": 5, "stored_views": 4}
+    every = planned(row("data", EXPERIMENT["rows"][1]["settings"]["data"] | said))[2]
+    assert every.settings == whole.settings  # all of them are as many as are stored
+    stored = every.artifact.inputs["views"].inputs["reinforced"]
+    assert stored.settings["augmentation"] == SCALE["augmentations"]["strong"] | {"views": 4}
+    assert "data.views is 5, but only 4 are stored; lower it" in refused(
+        planned, row("data", EXPERIMENT["rows"][1]["settings"]["data"] | said | {"views": 5})
+    )
+
+
 def test_words_of_a_row_win_key_by_key_and_another_objective_brings_its_own_keys():
     common = {"settings": {"model": "a", "data": {"dataset": "d"}, "objective": {"name": "reinforced", "lambda": 1}}}
     merged = words_of(common, {"settings": {"data": {"augmentation": "light"}, "objective": {"lambda": 0}}})

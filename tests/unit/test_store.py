@@ -63,6 +63,40 @@ def test_round_trip(extension):
         assert torch.equal(mine, given.to(torch.bfloat16))
 
 
+def test_float32_is_kept_as_it_is():
+    pool_sample, (img, txt) = _pool_sample("webp"), _embeddings()
+    members = encode(pool_sample, SYNTHETIC, ENTRIES, img, txt, "float32")
+    found = decode(members)
+    assert torch.equal(found.img_AE, img) and torch.equal(found.txt_TE, txt)
+    published = np.load(io.BytesIO(members["npz"]))  # the members of apple/DataCompDR-12M
+    assert {name: published[name].dtype for name in published} == {"image_emb": np.float32, "text_emb": np.float32}
+
+
+def test_int8_is_off_by_half_a_step_at_most():
+    pool_sample, (img, txt) = _pool_sample("webp"), _embeddings()
+    members = encode(pool_sample, SYNTHETIC, ENTRIES, img, txt, "int8")
+    found = decode(members)
+    for mine, given in ((found.img_AE, img), (found.txt_TE, txt)):
+        step = given.abs().amax(dim=1, keepdim=True) / 127
+        assert mine.dtype == torch.float32
+        assert ((mine - given).abs() <= step / 2 + 1e-7).all() and not torch.equal(mine, given)
+    assert len(members["npz"]) < len(encode(pool_sample, SYNTHETIC, ENTRIES, img, txt, "float32")["npz"]) / 2
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32", "int8"])
+def test_no_views_and_no_teachers_are_stored_as_nothing(precision):
+    members = encode(_pool_sample("webp"), SYNTHETIC, [], torch.zeros(0, 8), torch.zeros(1, 0), precision)
+    found = decode(members)
+    assert tuple(found.img_AE.shape) == (0, 8) and tuple(found.txt_TE.shape) == (1, 0)
+
+
+def test_an_npz_that_holds_a_pickle_is_refused(sample):
+    stream = io.BytesIO()
+    np.savez(stream, image_emb=np.array([print], dtype=object), text_emb=np.zeros((2, 4), np.float32))
+    with pytest.raises(UserError, match=f"{UID} is damaged .*allow_pickle=False"):
+        decode({key: value for key, value in sample.items() if key != "pth.gz"} | {"npz": stream.getvalue()})
+
+
 def test_members_are_the_published_layouts(sample, tmp_path):
     write_shard(tmp_path / "0.tar", [sample])
     with tarfile.open(tmp_path / "0.tar") as tar:

@@ -1,6 +1,7 @@
 """Shards read as a stream against arrays in memory, against counting by hand, and against damage."""
 
 import shutil
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from clipdr.data import rows
 from clipdr.data.augment import draw, replay
-from clipdr.data.draws import draws, text_of, view_of
+from clipdr.data.draws import First, draws, text_of, view_of
 from clipdr.data.rows import read_row
 from clipdr.data.samples import decode, decode_image
 from clipdr.data.shards import read_shard, write_shard
@@ -87,6 +88,23 @@ def test_stream_and_memory_give_the_same_batches_in_the_same_order(rows_dir, vie
     for step, batch in enumerate(islice(source.batches(0), 7)):
         places = np.array([views.uids.index(uid) for uid in batch.uids])
         assert equal(batch, memory.batch(places, draws(0, step, 4)))
+
+
+@pytest.mark.parametrize("first", [First(1, 1), First(2), First(synthetic=1), First(3, 2), First(9, 9)])
+def test_fewer_views_and_captions_are_the_first_ones_from_both_sources(rows_dir, views_dir, tokenize, first):
+    """The whole data set against the same with all later views and captions cut away."""
+    views = load_views(views_dir, NAMES)
+    cut = replace(
+        views,
+        img_NACSS=views.img_NACSS[:, : first.views],
+        texts=[texts[: None if first.synthetic is None else 1 + first.synthetic] for texts in views.texts],
+    )
+    wanted = ViewBatches(cut, tokenize, ["real", "syn"], 4, 0)
+    memory = ViewBatches(views, tokenize, ["real", "syn"], 4, 0, first=first)
+    for step, batch in enumerate(islice(stream(rows_dir, tokenize, first=first).batches(0), 5)):
+        assert equal(next(memory.batches(step)), next(wanted.batches(step)))
+        places = np.array([views.uids.index(uid) for uid in batch.uids])
+        assert equal(batch, wanted.batch(places, draws(0, step, 4)))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

@@ -4,11 +4,32 @@ A draw belongs to a position of the global batch, so that each of several proces
 a number in [0, 1), to be scaled by however many views or captions the image has, which only its reader knows.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 EPOCH, STEP = 0, 1  # streams of randomness: one generator per epoch and one per step
 VIEW, SYN, ANY = 0, 1, 2  # columns of the draws
 REAL = 0  # column of the real caption; synthetic captions follow
+
+
+@dataclass(frozen=True)
+class First:
+    """How many of an image's stored views and synthetic captions are drawn from, the first ones; None for all."""
+
+    views: int | None = None
+    synthetic: int | None = None
+
+    def of_views(self, views_B: np.ndarray | int) -> np.ndarray | int:
+        """How many views are drawn from, of so many."""
+        return views_B if self.views is None else np.minimum(views_B, self.views)
+
+    def of_texts(self, texts_B: np.ndarray) -> np.ndarray:
+        """How many texts are drawn from, of so many with the real one."""
+        return texts_B if self.synthetic is None else np.minimum(texts_B, REAL + 1 + self.synthetic)
+
+
+ALL = First()
 
 
 def step_rng(seed: int, step: int) -> np.random.Generator:

@@ -5,6 +5,7 @@
 | `samples` | how many there are |
 | `shards` | file name -> number of samples, in order |
 | `augmentation` | settings of the stored views |
+| `embeddings` | as which they are stored: bfloat16 (also if it is missing), float32 or int8 |
 | `teachers` | `name`, `width` and `logit_scale` of each, in the order of their slices |
 """
 

@@ -1,9 +1,9 @@
 """Reinforced shards in a second form, in which training reads one row of the embeddings without the others.
 
 The published form (`clipdr.data.samples`) keeps a sample's embeddings as one compressed archive: whoever wants one view
-of thirty inflates and unpickles all. Here the member `rows` has them as they are, little-endian bfloat16 [A + T, E],
-views before texts; all other members are copied byte by byte. bfloat16 of unit vectors hardly compresses, so the form
-takes little more room.
+of thirty inflates and unpickles all. Here the member `rows` has them as they are, little-endian [A + T, E], views before
+texts, bfloat16 or whatever `dtype` the manifest says; all other members are copied byte by byte. bfloat16 of unit
+vectors hardly compresses, so the form takes little more room.
 
 A sample is checked as a whole once, when it is brought into this form; training checks the rows that it reads.
 
@@ -39,6 +39,7 @@ class Row:
     texts: list[str]
     augmentations: list
     width: int
+    dtype: torch.dtype
 
     @property
     def image(self) -> Image.Image:
@@ -46,39 +47,39 @@ class Row:
         return decode_image(self.members)
 
     def view(self, number: int) -> Tensor:
-        """All teachers' embedding of a view: bfloat16 [E]."""
+        """All teachers' embedding of a view [E]."""
         return self._row(number)
 
     def text(self, number: int) -> Tensor:
-        """All teachers' embedding of a text: bfloat16 [E]."""
+        """All teachers' embedding of a text [E]."""
         return self._row(len(self.augmentations) + number)
 
     def _row(self, number: int) -> Tensor:
-        if self.width == 0:
-            return torch.zeros(0, dtype=torch.bfloat16)
+        size = self.width * self.dtype.itemsize
         # A copy: the row alone stays, and the bytes that torch would hold may not be written.
-        data = bytearray(self.members["rows"][2 * self.width * number : 2 * self.width * (number + 1)])
-        return torch.frombuffer(data, dtype=torch.bfloat16)
+        data = bytearray(self.members["rows"][size * number : size * (number + 1)])
+        return torch.frombuffer(data, dtype=self.dtype) if data else torch.zeros(0, dtype=self.dtype)
 
 
-def read_row(sample: dict, width: int) -> Row:
+def read_row(sample: dict, width: int, dtype: torch.dtype) -> Row:
     """A sample of `read_shard` in this form.
 
     Args:
         width: of all teachers together, as the manifest has it.
+        dtype: of the embeddings, as the manifest has it.
 
     Raises:
         UserError: a member is missing, or has not as many rows as there are views and texts; names the sample.
     """
     try:
         texts, augmentations = read_texts(sample)
-        if len(sample["rows"]) != 2 * width * (len(augmentations) + len(texts)):
+        if len(sample["rows"]) != width * dtype.itemsize * (len(augmentations) + len(texts)):
             raise ValueError(f"{len(sample['rows'])} bytes of embeddings for {len(augmentations)} views")
     except DAMAGE as error:
         raise UserError(
             f"sample {sample['__key__']} is damaged ({repr(error)[:100]}); delete its dataset and make its rows again"
         ) from error
-    return Row(sample, sample["__key__"], texts, augmentations, width)
+    return Row(sample, sample["__key__"], texts, augmentations, width, dtype)
 
 
 def convert(reinforced: Path, output: Path) -> None:
@@ -96,15 +97,21 @@ def convert(reinforced: Path, output: Path) -> None:
                 continue
             write_shard(folder / f"{shard}.partial", _converted(reinforced, shard, manifest))
             (folder / f"{shard}.partial").replace(folder / shard)
-        (folder / MANIFEST).write_text(json.dumps({**manifest, "form": FORM}, indent=2) + "\n")
+        dtype = str(_dtype(manifest)).removeprefix("torch.")
+        (folder / MANIFEST).write_text(json.dumps({**manifest, "form": FORM, "dtype": dtype}, indent=2) + "\n")
 
 
 def _converted(reinforced: Path, shard: str, manifest: dict) -> Iterator[dict]:
     for members in read_whole_shard(reinforced, shard, manifest):
         sample = decode(members)
         slices(sample, manifest["teachers"], [teacher["name"] for teacher in manifest["teachers"]])  # checks them
-        rows = torch.cat([sample.img_AE, sample.txt_TE]).bfloat16().contiguous()
+        rows = torch.cat([sample.img_AE, sample.txt_TE]).to(_dtype(manifest))
         yield {
             **{name: value for name, value in members.items() if name not in ("pth.gz", "npz")},
-            "rows": rows.view(torch.int16).numpy().tobytes(),
+            "rows": rows.view(torch.uint8).numpy().tobytes(),
         }
+
+
+def _dtype(manifest: dict) -> torch.dtype:
+    """As which embeddings are read: as they were stored, but int8 as float32."""
+    return torch.bfloat16 if manifest.get("embeddings", "bfloat16") == "bfloat16" else torch.float32

@@ -6,7 +6,8 @@
 | `txt` | the real caption |
 | `syn.json` | `{"syn_text": [str, …]}` |
 | `paug.json` | `{"param_aug": [entry, …]}`, see `clipdr.data.augment` |
-| `pth.gz` | gzip of `torch.save({"image_emb": bf16 [A, E], "text_emb": bf16 [T, E]})` |
+| `pth.gz` | gzip of `torch.save({"image_emb": bf16 [A, E], "text_emb": bf16 [T, E]})`, or in its place |
+| `npz` | `image_emb` and `text_emb` as float32; or as int8 with `image_scale` [A, 1] and `text_scale` [T, 1], our own |
 | `json` | uid and sha256 of the image |
 
 A is the number of views, T of texts (the real caption first), E the teachers' widths one after another, each slice
@@ -17,9 +18,11 @@ import gzip
 import io
 import json
 import pickle
+import zipfile
 import zlib
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -31,13 +34,13 @@ IMAGES = ("webp", "jpg", "png")
 # What json, gzip, torch.load and PIL raise on bytes that are not theirs.
 DAMAGE = (
     *(LookupError, TypeError, ValueError, OSError, EOFError, RuntimeError, SyntaxError),
-    *(zlib.error, pickle.UnpicklingError, Image.DecompressionBombError),
+    *(zlib.error, zipfile.BadZipFile, pickle.UnpicklingError, Image.DecompressionBombError),
 )
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A decoded sample: RGB image, captions, augmentation entries, and bf16 embeddings [A, E] and [T, E]."""
+    """A decoded sample: RGB image, captions, augmentation entries, embeddings [A, E] and [T, E], bf16 or float32."""
 
     uid: str
     image: Image.Image
@@ -49,19 +52,55 @@ class Sample:
 
 
 def encode(
-    pool_sample: dict, synthetic: list[str], augmentations: list, img_AE: torch.Tensor, txt_TE: torch.Tensor
+    pool_sample: dict,
+    synthetic: list[str],
+    augmentations: list,
+    img_AE: torch.Tensor,
+    txt_TE: torch.Tensor,
+    precision: str = "bfloat16",
 ) -> dict:
-    """The members of a reinforced sample; image and text are copied from the pool's sample byte by byte."""
+    """The members of a reinforced sample; image and text are copied from the pool's sample byte by byte.
+
+    Args:
+        precision: of the embeddings, float32 as they come, as which they are stored; one of `PRECISIONS`.
+    """
     details = json.loads(pool_sample["json"])
-    emb = io.BytesIO()
-    torch.save({"image_emb": img_AE.bfloat16(), "text_emb": txt_TE.bfloat16()}, emb)
     return {
         **{name: pool_sample[name] for name in ("__key__", *IMAGES, "txt") if name in pool_sample},
         "syn.json": _json({"syn_text": synthetic}),
         "paug.json": _json({"param_aug": augmentations}),
-        "pth.gz": gzip.compress(emb.getvalue(), mtime=0),
+        **PRECISIONS[precision](img_AE, txt_TE),
         "json": _json({"uid": details["uid"], "sha256": details["sha256"]}),
     }
+
+
+def _as_bfloat16(img_AE: Tensor, txt_TE: Tensor) -> dict[str, bytes]:
+    emb = io.BytesIO()
+    torch.save({"image_emb": img_AE.bfloat16(), "text_emb": txt_TE.bfloat16()}, emb)
+    return {"pth.gz": gzip.compress(emb.getvalue(), mtime=0)}
+
+
+def _as_float32(img_AE: Tensor, txt_TE: Tensor) -> dict[str, bytes]:
+    return {"npz": _npz(image_emb=img_AE.numpy(), text_emb=txt_TE.numpy())}
+
+
+def _as_int8(img_AE: Tensor, txt_TE: Tensor) -> dict[str, bytes]:
+    """Each row in steps of a 127th of its largest entry."""
+    arrays = {}
+    for what, emb in (("image", img_AE), ("text", txt_TE)):
+        scale = emb.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127 if emb.numel() else emb[:, :0].sum(1, True)
+        arrays |= {f"{what}_emb": (emb / scale).round().to(torch.int8).numpy(), f"{what}_scale": scale.numpy()}
+    return {"npz": _npz(**arrays)}
+
+
+def _npz(**arrays: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
+# How embeddings are stored -> the member that holds them.
+PRECISIONS = {"bfloat16": _as_bfloat16, "float32": _as_float32, "int8": _as_int8}
 
 
 def decode(sample: dict) -> Sample:
@@ -73,7 +112,7 @@ def decode(sample: dict) -> Sample:
     uid = sample["__key__"]
     try:
         (caption, *synthetic), augmentations = read_texts(sample)
-        emb = torch.load(io.BytesIO(gzip.decompress(sample["pth.gz"])), weights_only=True)
+        img_AE, txt_TE = _embeddings(sample)
         if sha256(_image_bytes(sample)) != json.loads(sample["json"])["sha256"]:
             raise ValueError("the image is not the one whose sha256 was stored")
         return Sample(
@@ -82,13 +121,26 @@ def decode(sample: dict) -> Sample:
             caption=caption,
             synthetic=synthetic,
             augmentations=augmentations,
-            img_AE=emb["image_emb"],
-            txt_TE=emb["text_emb"],
+            img_AE=img_AE,
+            txt_TE=txt_TE,
         )
     except DAMAGE as error:
         raise UserError(
             f"reinforced sample {uid} is damaged ({repr(error)[:100]}); delete its dataset and reinforce again"
         ) from error
+
+
+def _embeddings(sample: dict) -> tuple[Tensor, Tensor]:
+    """Those of views and of texts: bf16, or float32 if they are stored otherwise. Nothing in a member is executed."""
+    if "pth.gz" in sample:
+        emb = torch.load(io.BytesIO(gzip.decompress(sample["pth.gz"])), weights_only=True)
+        return emb["image_emb"], emb["text_emb"]
+    arrays = np.load(io.BytesIO(sample["npz"]), allow_pickle=False)
+    scales = [arrays[f"{what}_scale"] if f"{what}_scale" in arrays else 1 for what in ("image", "text")]
+    return tuple(
+        torch.from_numpy(np.asarray(arrays[f"{what}_emb"] * scale, np.float32))
+        for what, scale in zip(("image", "text"), scales, strict=True)
+    )
 
 
 def read_texts(sample: dict) -> tuple[list[str], list]:

@@ -20,7 +20,7 @@ import torch
 
 from clipdr.batch import Batch, Teacher
 from clipdr.data.augment import draw, replay
-from clipdr.data.draws import EPOCH, draws, text_of, view_of
+from clipdr.data.draws import ALL, EPOCH, First, draws, text_of, view_of
 from clipdr.data.manifest import read_manifest, read_whole_shard
 from clipdr.data.rows import FORM, Row, read_row
 from clipdr.data.samples import check_unit
@@ -80,6 +80,7 @@ class ShardBatches:
         workers: processes that read for this one; 0 reads in this one.
         buffer: samples that each worker holds and shuffles.
         rank, world: this process and how many there are.
+        first: how many of an image's views and captions are drawn from.
 
     Raises:
         UserError: a teacher that the dataset lacks, or fewer shards than readers.
@@ -98,14 +99,16 @@ class ShardBatches:
         buffer: int,
         rank: int = 0,
         world: int = 1,
+        first: First = ALL,
     ) -> None:
         self.folder, self.size, self.tokenizer = rows, size, tokenizer
         self.kinds, self.teachers, self.batch_size, self.seed = kinds, teachers, batch_size, seed
-        self.workers, self.rank, self.world = workers, rank, world
+        self.workers, self.rank, self.world, self.first = workers, rank, world, first
         self.manifest = read_manifest(rows)
         if self.manifest.get("form") != FORM:
             raise UserError(f"{rows} is in the published form; bring it into rows with `python -m clipdr.data rows`")
         self.width = sum(teacher["width"] for teacher in self.manifest["teachers"])
+        self.dtype = getattr(torch, self.manifest["dtype"])
         self.scales = {teacher["name"]: teacher["logit_scale"] for teacher in self.manifest["teachers"]}
         if missing := [name for name in teachers if name not in self.scales]:
             raise UserError(
@@ -162,7 +165,7 @@ class ShardBatches:
             held = list(islice(raw, len(block)))
             at = (epoch, block.stop)
             for place in places:
-                yield read_row(held[place], self.width)
+                yield read_row(held[place], self.width, self.dtype)
 
     def _raw(self, epoch: int, position: int) -> Iterator[dict]:
         """The samples of an epoch as they lie in their shards, from a position on."""
@@ -174,11 +177,12 @@ class ShardBatches:
 
     def _batch(self, samples: list[Row], step: int) -> Batch:
         draws_B3 = draws(self.seed, step, self.batch_size)[self.mine]
-        counts = np.array([len(sample.texts) for sample in samples])
+        counts = self.first.of_texts(np.array([len(sample.texts) for sample in samples]))
         if counts.min() < 2 and set(self.kinds) & {"syn", "real-or-syn"}:
             bare = samples[int(counts.argmin())].uid
             raise UserError(f"{self.folder}: sample {bare} has no synthetic captions; caption the dataset first")
-        view = view_of(draws_B3, np.array([len(sample.augmentations) for sample in samples]))
+        stored = np.array([len(sample.augmentations) for sample in samples])
+        view = view_of(draws_B3, self.first.of_views(stored))
         columns = {kind: text_of(kind, draws_B3, counts) for kind in self.kinds}
         views = [
             self._pixels(sample, a, step, position)

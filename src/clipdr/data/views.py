@@ -18,7 +18,7 @@ from torch import Tensor
 
 from clipdr.batch import Batch, Teacher
 from clipdr.data.augment import view_array
-from clipdr.data.draws import EPOCH, draws, text_of, view_of
+from clipdr.data.draws import ALL, EPOCH, First, draws, text_of, view_of
 from clipdr.data.manifest import read_manifest, read_whole_shard
 from clipdr.data.samples import decode, slices
 from clipdr.errors import UserError
@@ -150,12 +150,21 @@ class ViewBatches:
         batch_size: of all processes together.
         seed: of the order of the images and of all that is drawn.
         rank, world: this process and how many there are; each takes its share of the global batch.
+        first: how many of an image's views and captions are drawn from.
     """
 
     def __init__(
-        self, views: Views, tokenizer, kinds: list[str], batch_size: int, seed: int, rank: int = 0, world: int = 1
+        self,
+        views: Views,
+        tokenizer,
+        kinds: list[str],
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        first: First = ALL,
     ) -> None:
-        self.views, self.tokens, self.kinds = views, TokenTable(tokenizer, views.texts), kinds
+        self.views, self.tokens, self.kinds, self.first = views, TokenTable(tokenizer, views.texts), kinds, first
         self.batch_size, self.seed, share = batch_size, seed, batch_size // world
         self.mine = slice(rank * share, (rank + 1) * share)
 
@@ -172,8 +181,9 @@ class ViewBatches:
     def batch(self, rows: np.ndarray, draws_B3: np.ndarray) -> Batch:
         """The batch of these images."""
         views = self.views
-        view = view_of(draws_B3, views.img_NACSS.shape[1])
-        columns = {kind: text_of(kind, draws_B3, self.tokens.counts[rows]) for kind in self.kinds}
+        view = view_of(draws_B3, self.first.of_views(views.img_NACSS.shape[1]))
+        counts = self.first.of_texts(self.tokens.counts[rows])
+        columns = {kind: text_of(kind, draws_B3, counts) for kind in self.kinds}
         teachers = {
             name: Teacher(
                 {"image": torch.from_numpy(img_NAE[rows, view])},

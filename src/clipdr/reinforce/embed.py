@@ -76,7 +76,8 @@ def reinforce(
         subset: rows of the index.
         captions: parquet with `uid` and `syn`; None for a dataset without synthetic captions.
         teachers: open_clip folders, in the order of their slices; none for a dataset without embeddings.
-        settings: `augmentation` (views, image_size, crop_scale, num_ops, magnitude, seed) and `teachers`, their names.
+        settings: `augmentation` (views, image_size, crop_scale, num_ops, magnitude, seed), `teachers`, their names, and
+            `embeddings`, as which they are stored if not as bfloat16.
         output: folder of the reinforced dataset.
 
     Raises:
@@ -84,7 +85,7 @@ def reinforce(
     """
     synthetic = _synthetic(captions, subset)
     zoo = [Teacher(name, folder) for name, folder in zip(settings["teachers"], teachers, strict=True)]
-    augmentation = settings["augmentation"]
+    augmentation, precision = settings["augmentation"], settings.get("embeddings", "bfloat16")
     digests = [sha256_file(path) for path in [*map(weights_file, teachers), *([captions] if captions else [])]]
     inputs = [own(__name__), settings, digests, subset.to_json()]
     shards = list(subset.groupby("shard", sort=True))
@@ -93,13 +94,16 @@ def reinforce(
             if (folder / shard).is_file():
                 log.info("%s: %s was finished before", output.name, shard)
                 continue
-            samples = (_reinforce(sample, synthetic, zoo, augmentation) for sample in subset_samples(pool, rows))
+            samples = (
+                _reinforce(sample, synthetic, zoo, augmentation, precision) for sample in subset_samples(pool, rows)
+            )
             write_shard(folder / f"{shard}.partial", samples)
             (folder / f"{shard}.partial").replace(folder / shard)
         manifest = {
             "samples": len(subset),
             "shards": {shard: len(rows) for shard, rows in shards},
             "augmentation": augmentation,
+            "embeddings": precision,
             "teachers": [{"name": t.name, "width": t.width, "logit_scale": t.scale} for t in zoo],
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
@@ -117,7 +121,9 @@ def _synthetic(captions: Path | None, subset: pd.DataFrame) -> dict[str, list[st
     return synthetic
 
 
-def _reinforce(sample: dict, synthetic: dict[str, list[str]], zoo: list[Teacher], settings: dict) -> dict:
+def _reinforce(
+    sample: dict, synthetic: dict[str, list[str]], zoo: list[Teacher], settings: dict, precision: str
+) -> dict:
     image = decode_image(sample)
     rng = np.random.default_rng([settings["seed"], int(sample["__key__"][:8], 16)])
     entries = [draw(rng, *image.size, settings) for _ in range(settings["views"])]
@@ -126,4 +132,4 @@ def _reinforce(sample: dict, synthetic: dict[str, list[str]], zoo: list[Teacher]
     texts = [sample["txt"].decode(), *syn]
     img_AE = torch.cat([torch.zeros(len(views), 0), *(teacher.images(views) for teacher in zoo)], dim=1)
     txt_TE = torch.cat([torch.zeros(len(texts), 0), *(teacher.texts(texts) for teacher in zoo)], dim=1)
-    return encode(sample, syn, entries, img_AE, txt_TE)
+    return encode(sample, syn, entries, img_AE, txt_TE, precision)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from clipdr.data.draws import First
 from clipdr.data.manifest import MANIFEST
 from clipdr.data.stream import ShardBatches
 from clipdr.data.views import META, ViewBatches, load_views
@@ -120,7 +121,8 @@ def prepare(settings: dict, made: MadeFrom, folder: Path, world: World) -> tuple
 def _source(settings: dict, data: Path, tokenize, side: int, teachers: list[str], kinds: list[str], world: World):
     """Where batches come from. Raises UserError for what can be known to be missing before the first step."""
     training, seed = settings["training"], settings["seed"]
-    share = {"rank": world.rank, "world": world.size}
+    first = First(settings["data"].get("views"), settings["data"].get("synthetic"))
+    share = {"rank": world.rank, "world": world.size, "first": first}
     if training["batch_size"] % world.size:
         raise UserError(
             f"training.batch_size is {training['batch_size']}, which {world.size} processes cannot share equally; "
