@@ -76,12 +76,14 @@ def write_store(folder: Path) -> None:
 
 def ours(folder: Path, chosen: np.ndarray):
     """(pixels, three embeddings) of every sample, as `clipdr.data.stream` reads them."""
+    import torch
+
     from clipdr.data.augment import replay
     from clipdr.data.rows import read_row
     from clipdr.data.shards import read_shard
 
     for members, (view, text) in zip(read_shard(folder / "00000.tar"), chosen, strict=True):
-        row = read_row(members, 1536)
+        row = read_row(members, 1536, torch.bfloat16)
         pixels = np.asarray(replay(row.image, row.augmentations[view], SIDE))
         yield pixels, [emb.float() for emb in (row.view(view), row.text(0), row.text(text))]
 

@@ -90,7 +90,10 @@ def test_a_folder_of_weights_takes_the_place_of_the_network(listed: Path) -> Non
     ],
 )
 def test_what_cannot_be_had(listed: Path, monkeypatch, changes: dict, weights: bool, message: str) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    def unreachable(**_):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(pretrained, "hf_hub_download", unreachable)
     with pytest.raises(UserError, match=message):
         publish(SETTINGS | changes, listed / "weights" if weights else None, listed / "model")
     assert not (listed / "model").exists()

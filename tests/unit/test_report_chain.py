@@ -66,5 +66,5 @@ def test_chain_errors_name_the_file(pool, tmp_path):
     with pytest.raises(UserError, match=r"none\.parquet: missing"):
         chain.draw(folder, tmp_path / "none.parquet", tmp_path / "x.png")
     (folder / "00000.tar").unlink()
-    with pytest.raises(UserError, match=r"00000\.tar: cannot read u"):
+    with pytest.raises(UserError, match=r"00000\.tar: cannot read the image of u"):
         chain.draw(folder, captions, tmp_path / "x.png")

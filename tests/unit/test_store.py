@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clipdr.data.samples import decode, encode
+from clipdr.data.samples import PRECISIONS, decode, encode
 from clipdr.data.shards import read_shard, write_shard
 from clipdr.errors import UserError
 from clipdr.files import sha256
@@ -80,7 +80,16 @@ def test_int8_is_off_by_half_a_step_at_most():
         step = given.abs().amax(dim=1, keepdim=True) / 127
         assert mine.dtype == torch.float32
         assert ((mine - given).abs() <= step / 2 + 1e-7).all() and not torch.equal(mine, given)
-    assert len(members["npz"]) < len(encode(pool_sample, SYNTHETIC, ENTRIES, img, txt, "float32")["npz"]) / 2
+
+
+def test_int8_takes_half_of_bfloat16_and_a_quarter_of_float32():
+    img, txt = torch.randn(30, 768), torch.randn(6, 768)
+    sizes = {
+        precision: sum(map(len, PRECISIONS[precision](img, txt).values()))
+        for precision in ("float32", "bfloat16", "int8")
+    }
+    assert sizes["float32"] / 4 == pytest.approx(sizes["int8"], rel=0.06)
+    assert sizes["bfloat16"] / 2 < sizes["int8"] * 1.02
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32", "int8"])

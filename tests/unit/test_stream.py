@@ -219,7 +219,7 @@ def test_a_batch_has_only_the_teachers_that_are_read(rows_dir, tokenize):
 def test_rows_hold_what_the_published_form_holds(reinforced, rows_dir):
     for shard in ("00000.tar", "00001.tar"):
         for published, members in zip(read_shard(reinforced / shard), read_shard(rows_dir / shard), strict=True):
-            sample, row = decode(published), read_row(members, 24 + 16)
+            sample, row = decode(published), read_row(members, 24 + 16, torch.bfloat16)
             assert row.texts == [sample.caption, *sample.synthetic] and row.augmentations == sample.augmentations
             assert np.array_equal(row.image, sample.image)
             assert torch.equal(torch.stack([row.view(a) for a in range(3)]), sample.img_AE)

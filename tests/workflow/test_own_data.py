@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import copy_of_the_repository, snakemake
+from conftest import copy_of_the_repository, planned_jobs, snakemake
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -52,12 +52,12 @@ def test_from_images_to_a_scored_student(tmp_path: Path) -> None:
         scale, number = re.subn(old, new, scale)
         assert number, old
     (folder / "config/scales/own.yaml").write_text(scale, encoding="utf-8")
-    options = ("--cores", "2", "--config", "scale=own", "--")
-    missing = snakemake(folder, "-n", *options)
+    missing = snakemake(folder, "-n", "--config", "scale=own", "--")
     assert "pool.source: photos/captions.csv does not exist; name a table" in missing.stdout
     assert "Traceback" not in missing.stdout
     cut(folder / "photos")
-    done = snakemake(folder, *options)
+    assert planned_jobs(folder, "--config", "scale=own", "--")["train"] == 6  # Table 2, as the document says
+    done = snakemake(folder, "--cores", "2", "--config", "scale=own", "experiments=fidelity", "--")  # fewer jobs
     assert done.returncode == 0, done.stdout[-4000:]
 
     (store,) = (folder / "results/reinforced").glob("own-strong-*/shards")
@@ -67,9 +67,11 @@ def test_from_images_to_a_scored_student(tmp_path: Path) -> None:
     for sample in samples:
         assert sample.image.size == (SIDE, SIDE) and re.match("a piece of a (temple|flower) at", sample.caption)
         assert sample.img_AE.shape == (2, 128) and sample.txt_TE.shape == (3, 128) and len(sample.synthetic) == 2
-    table = (folder / "results/own/tables/mobileclip/table2.md").read_text(encoding="utf-8")
+    table = (folder / "results/own/tables/mobileclip/fidelity.md").read_text(encoding="utf-8")
     assert "Held-out images and captions" in table and "Own images" in table
-    for records in (folder / "results/eval").glob("*/own-labels-*/records.jsonl"):
+    evaluations = list((folder / "results/eval").glob("*/own-labels-*/records.jsonl"))
+    assert len(evaluations) == 4
+    for records in evaluations:
         lines = [json.loads(line) for line in records.read_text().splitlines()]
         assert [line["key"] for line in lines] == ["own/retrieval", "own/val"]
     assert (folder / "results/own/figures/chain.png").stat().st_size > 10_000

@@ -1,9 +1,9 @@
 """Reinforced shards in a second form, in which training reads one row of the embeddings without the others.
 
 The published form (`clipdr.data.samples`) keeps a sample's embeddings as one compressed archive: whoever wants one view
-of thirty inflates and unpickles all. Here the member `rows` has them as they are, little-endian [A + T, E], views before
-texts, bfloat16 or whatever `dtype` the manifest says; all other members are copied byte by byte. bfloat16 of unit
-vectors hardly compresses, so the form takes little more room.
+of thirty inflates and unpickles all. Here the member `rows` has them as they are, little-endian [A + T, E], views
+before texts, bfloat16 or whatever `dtype` the manifest says; all other members are copied byte by byte. bfloat16 of
+unit vectors hardly compresses, so the form takes little more room.
 
 A sample is checked as a whole once, when it is brought into this form; training checks the rows that it reads.
 

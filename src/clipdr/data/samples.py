@@ -136,11 +136,8 @@ def _embeddings(sample: dict) -> tuple[Tensor, Tensor]:
         emb = torch.load(io.BytesIO(gzip.decompress(sample["pth.gz"])), weights_only=True)
         return emb["image_emb"], emb["text_emb"]
     arrays = np.load(io.BytesIO(sample["npz"]), allow_pickle=False)
-    scales = [arrays[f"{what}_scale"] if f"{what}_scale" in arrays else 1 for what in ("image", "text")]
-    return tuple(
-        torch.from_numpy(np.asarray(arrays[f"{what}_emb"] * scale, np.float32))
-        for what, scale in zip(("image", "text"), scales, strict=True)
-    )
+    scaled = (arrays[f"{what}_emb"] * arrays.get(f"{what}_scale", 1) for what in ("image", "text"))
+    return tuple(torch.from_numpy(np.asarray(emb, np.float32)) for emb in scaled)
 
 
 def read_texts(sample: dict) -> tuple[list[str], list]:
