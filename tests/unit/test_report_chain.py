@@ -9,7 +9,7 @@ from PIL import Image
 
 from clipdr.data.shards import write_shard
 from clipdr.errors import UserError
-from clipdr.report import chain
+from clipdr.report import captions, chain
 
 
 @pytest.fixture()
@@ -38,8 +38,8 @@ def pool(tmp_path):
 
 
 def test_chain_shows_licensed_captioned_images_of_distinct_concepts(pool):
-    folder, captions = pool
-    index, texts = pd.read_parquet(folder / "index.parquet"), pd.read_parquet(captions)
+    folder, parquet = pool
+    index, texts = pd.read_parquet(folder / "index.parquet"), pd.read_parquet(parquet)
     assert len(chain.choose(index, texts, 3)) == 3
     chosen = chain.choose(index, texts, 6)
     assert len(chosen) == 4  # there are no more concepts
@@ -51,20 +51,38 @@ def test_chain_shows_licensed_captioned_images_of_distinct_concepts(pool):
 
 
 def test_chain_picture_is_the_same_each_time(pool, tmp_path):
-    folder, captions = pool
+    folder, parquet = pool
     for name in ("1.png", "2.png"):
-        chain.draw(folder, captions, tmp_path / name)
+        chain.draw(folder, parquet, tmp_path / name)
     assert (tmp_path / "1.png").read_bytes() == (tmp_path / "2.png").read_bytes()
     picture = np.asarray(Image.open(tmp_path / "1.png").convert("RGB")).reshape(-1, 3)
-    uid = chain.choose(pd.read_parquet(folder / "index.parquet"), pd.read_parquet(captions), 6)["uid"].iloc[0]
+    uid = chain.choose(pd.read_parquet(folder / "index.parquet"), pd.read_parquet(parquet), 6)["uid"].iloc[0]
     colour = (10 * int(uid[1:]), 99, 255 - 10 * int(uid[1:]))
     assert (picture == colour).all(axis=1).sum() > 10_000  # the chosen image is there, in its own colours
 
 
+def test_captions_stand_below_the_images_and_the_picture_is_the_same_each_time(pool, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    written = []
+    text = Figure.text
+    monkeypatch.setattr(
+        Figure, "text", lambda self, x, y, s, **style: written.append((s, style)) or text(self, x, y, s, **style)
+    )
+    for name in ("1.png", "2.png"):
+        captions.draw(*pool, tmp_path / name)
+    assert (tmp_path / "1.png").read_bytes() == (tmp_path / "2.png").read_bytes()
+    half = written[: len(written) // 2]
+    real = [s for s, style in half if style.get("color") == chain.HUMAN]
+    synthetic = [s for s, style in half if style.get("color") == chain.SYNTHETIC]
+    assert len(real) == 4 and all(s.startswith("thing c") for s in real)
+    assert len(synthetic) == 8 and sum(s == "a thing" for s in synthetic) == 4
+
+
 def test_chain_errors_name_the_file(pool, tmp_path):
-    folder, captions = pool
+    folder, parquet = pool
     with pytest.raises(UserError, match=r"none\.parquet: missing"):
         chain.draw(folder, tmp_path / "none.parquet", tmp_path / "x.png")
     (folder / "00000.tar").unlink()
     with pytest.raises(UserError, match=r"00000\.tar: cannot read the image of u"):
-        chain.draw(folder, captions, tmp_path / "x.png")
+        chain.draw(folder, parquet, tmp_path / "x.png")

@@ -94,3 +94,27 @@ rule chain:
     shell:
         "python -m clipdr.report chain --pool {input.pool:q} --captions {input.captions:q} --output {output:q}"
         " 2>&1 | tee {log:q}"
+
+
+rule figure5:
+    """Real against synthetic captions, on a few images of the pool."""
+    input:
+        pool=rules.chain.input.pool,
+        captions=rules.chain.input.captions,
+    output:
+        f"results/{CONFIG['scale']}/figures/mobileclip/figure5.png",
+    log:
+        f"results/logs/figure/{CONFIG['scale']}/mobileclip/figure5.log",
+    benchmark:
+        f"results/benchmarks/figure/{CONFIG['scale']}/mobileclip/figure5.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("clipdr.report.captions"),
+    shell:
+        "python -m clipdr.report captions --pool {input.pool:q} --captions {input.captions:q} --output {output:q}"
+        " 2>&1 | tee {log:q}"

@@ -36,6 +36,12 @@ def _chain(args) -> None:
     draw(args.pool, args.captions, args.output)
 
 
+def _captions(args) -> None:
+    from clipdr.report.captions import draw
+
+    draw(args.pool, args.captions, args.output)
+
+
 def _arguments():
     of_table2 = "--settings results/mini/report/mobileclip/table2/settings.json --output my-table2"
     parser = cli.parser(
@@ -43,7 +49,7 @@ def _arguments():
         "Write tables and pictures from evaluation records.",
         f"python -m clipdr.report table {of_table2}",
     )
-    commands = parser.add_subparsers(required=True, metavar="table|figure|latency|chain")
+    commands = parser.add_subparsers(required=True, metavar="table|figure|latency|chain|captions")
     for name, run, output, example in (
         ("table", _table, "path without ending; .csv, .md and .tex are written", of_table2),
         ("figure", _figure, "PNG to write; of an experiment with settings in its rows", f"{of_table2}.png"),
@@ -64,17 +70,18 @@ def _arguments():
         command.add_argument("--output", type=Path, required=True, help=output)
         if name == "latency":
             command.add_argument("--column", required=True, help="column with the published accuracy")
-    chain = cli.command(
-        commands,
-        "chain",
-        _chain,
-        WHAT["chain"],
-        "python -m clipdr.report chain --pool results/pool/<pool>/shards "
-        "--captions results/captions/<captions>/captions.parquet --output chain.png",
-    )
-    chain.add_argument("--pool", type=Path, required=True, help="pool folder: shards and index.parquet")
-    chain.add_argument("--captions", type=Path, required=True, help="parquet file with uid and syn")
-    chain.add_argument("--output", type=Path, required=True, help="PNG to write")
+    for name, run in (("chain", _chain), ("captions", _captions)):
+        command = cli.command(
+            commands,
+            name,
+            run,
+            WHAT[name],
+            f"python -m clipdr.report {name} --pool results/pool/<pool>/shards "
+            f"--captions results/captions/<captions>/captions.parquet --output {name}.png",
+        )
+        command.add_argument("--pool", type=Path, required=True, help="pool folder: shards and index.parquet")
+        command.add_argument("--captions", type=Path, required=True, help="parquet file with uid and syn")
+        command.add_argument("--output", type=Path, required=True, help="PNG to write")
     return parser.parse_args()
 
 
@@ -83,6 +90,7 @@ WHAT = {
     "figure": "Picture of a table, reproduced beside published.",
     "latency": "Published accuracy over latency, measured here and published.",
     "chain": "Picture of the chain of stages with images of the pool.",
+    "captions": "Images of the pool with their real and synthetic captions.",
 }
 
 if __name__ == "__main__":
