@@ -1,6 +1,5 @@
 """Command of the stage `pool`."""
 
-from importlib import import_module
 from pathlib import Path
 
 from clipdr import cli
@@ -32,7 +31,11 @@ def main() -> None:
 
         run(args.packages, args.output)
     else:
-        run = import_module(f"clipdr.pool.{args.settings['kind']}").build
+        if args.settings["kind"] == "folder":
+            from clipdr.pool.folder import build as run
+        else:
+            from clipdr.pool.emoji import build as run
+
         run(args.sources, args.settings, args.pool, args.tasks)
 
 
