@@ -36,4 +36,5 @@ def _model(data: Mapping, name: str, model: Mapping, source: str) -> dict:
         **({"multimodal_cfg": dict(model["multimodal_cfg"])} if "multimodal_cfg" in model else {}),
         "custom_text": True,
     }
-    return {"model_cfg": model_cfg, "preprocess_cfg": dict(data["preprocess_cfg"])}
+    preprocess_cfg = {**data["preprocess_cfg"], **model.get("preprocess_cfg", {})}
+    return {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}

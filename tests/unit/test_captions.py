@@ -13,7 +13,7 @@ from clipdr.models.load import load_model
 from clipdr.reinforce import captions as stage
 from clipdr.reinforce.captions import caption, describe, generate
 
-SETTINGS = {"number": 3, "top_p": 0.9, "temperature": 1.0, "max_tokens": 11, "seed": 0}
+SETTINGS = {"number": 3, "top_p": 0.9, "temperature": 1.0, "max_tokens": 11, "min_tokens": 2, "redraws": 3, "seed": 0}
 
 
 def test_describe_by_hand():
@@ -78,7 +78,7 @@ def test_samples_of_an_image_are_independent(captioner, pool, tmp_path):
 
 
 def test_images_reach_the_captioner_as_it_wants_them(captioner, pool, tmp_path, monkeypatch):
-    """Bilinear, antialiased, normalised: as open_clip's own preprocessing does with a square image."""
+    """Bilinear and antialiased, the shortest side first, then the middle, normalised: the model's own preprocessing."""
     from PIL import Image
 
     from clipdr.data.samples import decode_image
@@ -90,7 +90,13 @@ def test_images_reach_the_captioner_as_it_wants_them(captioner, pool, tmp_path, 
     _, mean, std = preprocessing(load_model(captioner))
     samples = [sample for shard in ("00000.tar", "00001.tar") for sample in read_shard(pool[0] / shard)]
     for img, sample in zip(seen[0], samples, strict=True):
-        pixels = np.asarray(decode_image(sample).resize((32, 32), Image.Resampling.BILINEAR)) / 255
+        image = decode_image(sample)
+        sides = [max(32, int(32 * side / min(image.size))) for side in image.size]
+        left, top = ((side - 32) / 2 for side in sides)
+        resized = image.resize(sides, Image.Resampling.BILINEAR).crop(
+            (round(left), round(top), round(left) + 32, round(top) + 32)
+        )
+        pixels = np.asarray(resized) / 255
         np.testing.assert_allclose(img.numpy().transpose(1, 2, 0), (pixels - mean) / std, atol=1e-6)
 
 
@@ -104,6 +110,22 @@ def test_a_caption_that_an_image_has_is_drawn_again_and_kept_only_when_nothing_e
         return next(tries)
 
     monkeypatch.setattr(stage, "_sample", sample)
-    texts = stage.generate(None, torch.zeros(2, 1), {}, [{"a"}, {"b"}])
+    texts = stage.generate(None, torch.zeros(2, 1), {"redraws": 3}, [{"a"}, {"b"}])
     assert texts == ["c", "b"]
-    assert asked == [2, 2, 2, 1] and len(asked) == 1 + stage.REDRAWS
+    assert asked == [2, 2, 2, 1]
+
+
+def test_the_published_generator_keeps_whatever_it_draws_first(monkeypatch):
+    monkeypatch.setattr(stage, "_sample", lambda model, img, settings: ["a", "b"])
+    assert stage.generate(None, torch.zeros(2, 1), {}, [{"a"}, {"b"}]) == ["a", "b"]
+    assert stage.PUBLISHED == {"min_tokens": 5, "redraws": 0}
+
+
+def test_captions_end_at_the_first_full_stop_and_at_the_first_end(captioner, monkeypatch):
+    model = load_model(captioner)
+    start, end, pad = model.tokenizer.marks
+    ids = [token for token in model.tokenizer(["red apple"])[0].tolist() if token not in (start, end, pad)]
+    monkeypatch.setattr(model, "generate", lambda batch, **_: torch.tensor([[start, *ids, end, *ids, pad]]))
+    assert stage.generate(model, torch.zeros(1, 3, 32, 32), SETTINGS) == ["red apple"]
+    monkeypatch.setattr(model.tokenizer, "decode", lambda tokens: ["An owl . At night."])
+    assert stage.generate(model, torch.zeros(1, 3, 32, 32), SETTINGS) == ["An owl"]

@@ -116,8 +116,10 @@ def test_a_run_that_asks_teachers_sees_the_losses_of_one_that_stored_them(
     assert len(ours) == 3 and ours[0].keys() == {
         f"{kind}/{part}" for kind in ("real", "syn") for part in ("clip", *NAMES)
     }
-    for mine, other in zip(ours, theirs, strict=True):
-        assert mine == pytest.approx(other, abs=0.01)
+    for step, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+        assert mine == pytest.approx(
+            other, abs=0.005 * 3**step
+        )  # each step is taken from what rounding made of the last
 
 
 def test_a_run_needs_no_stored_captions_where_it_asks_for_them(

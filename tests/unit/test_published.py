@@ -11,6 +11,7 @@ from open_clip import pretrained
 from clipdr.errors import UserError
 from clipdr.files import sha256_file
 from clipdr.models.load import load_model
+from clipdr.reinforce.captions import generate
 from clipdr.zoo.published import publish
 
 TINY = {
@@ -97,3 +98,19 @@ def test_what_cannot_be_had(listed: Path, monkeypatch, changes: dict, weights: b
     with pytest.raises(UserError, match=message):
         publish(SETTINGS | changes, listed / "weights" if weights else None, listed / "model")
     assert not (listed / "model").exists()
+
+
+def test_a_published_captioner_speaks_in_clips_own_tokens(listed: Path) -> None:
+    """The texts of its tokens, as the published generator takes them apart."""
+    publish({"model": "coca_tiny", "pretrained": "first"}, None, listed / "model")
+    model = load_model(listed / "model")
+    settings = {"top_p": 0.9, "temperature": 1.0, "max_tokens": 12}
+    torch.manual_seed(0)
+    ours = generate(model, torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)), settings)
+    torch.manual_seed(0)
+    img = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    tokens = model.generate(
+        img, generation_type="top_p", top_p=0.9, seq_len=12, min_seq_len=5, fixed_output_length=True, pad_token_id=0
+    )
+    theirs = [open_clip.decode(row).split("<end_of_text>")[0].replace("<start_of_text>", "") for row in tokens]
+    assert ours == [text.split(".")[0].strip() for text in theirs]

@@ -7,6 +7,8 @@ import open_clip
 import pandas as pd
 import pytest
 import torch
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import resize
 
 from clipdr.data.augment import draw, replay
 from clipdr.data.samples import decode, decode_image
@@ -86,7 +88,7 @@ def test_embeddings_are_the_teachers_of_the_stored_views(number, name, views, te
         img = torch.tensor((views.img_NACSS[i] / 255 - mean) / std).float()
         side = config["model_cfg"]["vision_cfg"]["image_size"]
         if side != 32:
-            img = torch.nn.functional.interpolate(img, (side, side), mode="bicubic")
+            img = resize(img, [side, side], InterpolationMode.BILINEAR, antialias=True)
         with torch.no_grad():
             expected_img, expected_txt = model.encode_image(img), model.encode_text(tokenize(views.texts[i]))
         for mine, theirs in ((img_NAE[i], expected_img), (txt_NTE[i], expected_txt)):

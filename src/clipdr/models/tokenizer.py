@@ -13,9 +13,24 @@ class Tokenizer:
         self.tokenize, self.context_length = tokenize, tokenize.context_length
 
     @property
-    def tokenizer(self):
-        """The Hugging Face tokenizer inside, for its special tokens and for decoding; CLIP's own has none."""
-        return self.tokenize.tokenizer
+    def marks(self) -> tuple[int, int, int]:
+        """The tokens that start, end and pad a text."""
+        if inner := getattr(self.tokenize, "tokenizer", None):  # of the Hugging Face Hub
+            return inner.bos_token_id, inner.eos_token_id, inner.pad_token_id
+        return self.tokenize.sot_token_id, self.tokenize.eot_token_id, 0  # CLIP's own
+
+    def decode(self, tokens_NL: Tensor) -> list[str]:
+        """The texts of tokens [N, L] that a model sampled: what stands before the first end, without marks."""
+        start, end, pad = self.marks
+        texts = []
+        for row in tokens_NL.tolist():
+            row = [token for token in row[: row.index(end) if end in row else None] if token not in (start, pad)]
+            texts.append(self._text(row).strip())
+        return texts
+
+    def _text(self, tokens: list[int]) -> str:
+        inner = getattr(self.tokenize, "tokenizer", None)
+        return inner.decode(tokens, skip_special_tokens=True) if inner else self.tokenize.decode(tokens)
 
     def __call__(self, texts: str | list[str]) -> Tensor:
         """int64 tokens [len(texts), context_length], padded.

@@ -10,13 +10,13 @@ from clipdr.data.samples import decode_image
 from clipdr.data.subset import subset_samples
 from clipdr.errors import UserError
 from clipdr.files import atomic_file
-from clipdr.models.folder import preprocessing
 from clipdr.models.load import load_model
 from clipdr.progress import progress
 
 BATCH = 64
 ATTEMPTS = 20  # at an image whose captions come out empty
-REDRAWS = 3
+# The paper's generator, in what a scale may leave out.
+PUBLISHED = {"min_tokens": 5, "redraws": 0}
 
 
 def caption(pool: Path, subset: pd.DataFrame, captioner: Path, settings: dict, output: Path) -> None:
@@ -29,12 +29,13 @@ def caption(pool: Path, subset: pd.DataFrame, captioner: Path, settings: dict, o
         pool: folder of the pool's shards.
         subset: rows of the index to caption.
         captioner: open_clip folder of a CoCa model.
-        settings: number (captions per image), top_p, temperature, max_tokens, seed.
+        settings: number (captions per image), top_p, temperature, max_tokens, min_tokens, redraws, seed.
         output: `<dataset>.parquet`; the manifest is `<dataset>.json`.
     """
+    settings = PUBLISHED | settings
     model = load_model(captioner)
     samples = list(subset_samples(pool, subset))
-    img = torch.stack([_input(sample, model) for sample in samples])
+    img = torch.stack([model.preprocess(decode_image(sample)) for sample in samples])
     torch.manual_seed(settings["seed"])
     rows = [{"uid": sample["__key__"], "syn": []} for sample in samples]
     for _ in progress(range(settings["number"]), "captions per image", settings["number"]):
@@ -64,21 +65,22 @@ def describe(rows: list[dict], labels: list[str | None]) -> dict:
 def generate(model, img: torch.Tensor, settings: dict, taken: list[set[str]] | None = None) -> list[str]:
     """One caption per image, sampled with nucleus sampling.
 
-    A caption that the image has already is drawn again up to `REDRAWS` times, then kept: some drawings leave the
-    captioner no choice. An empty one (all control tokens or space) is never kept.
+    A caption ends at its first full stop, as in the paper. One that the image has already is drawn again up to
+    `redraws` times, then kept: some drawings leave the captioner no choice. An empty one is never kept.
 
     Args:
         img: float32 [N, 3, S, S], normalised for the model.
-        settings: top_p, temperature, max_tokens.
+        settings: top_p, temperature, max_tokens, min_tokens, redraws.
         taken: per image, the captions that it has already.
 
     Raises:
         UserError: some images got nothing but empty captions.
     """
+    settings = PUBLISHED | settings
     texts = [""] * len(img)
     taken = taken or [set()] * len(img)
     for attempt in range(ATTEMPTS):
-        again = [n for n, text in enumerate(texts) if not text or (attempt <= REDRAWS and text in taken[n])]
+        again = [n for n, text in enumerate(texts) if not text or (attempt <= settings["redraws"] and text in taken[n])]
         if not again:
             return texts
         for rows in torch.tensor(again, dtype=torch.long).split(BATCH):
@@ -91,7 +93,7 @@ def generate(model, img: torch.Tensor, settings: dict, taken: list[set[str]] | N
 
 
 def _sample(model, img: torch.Tensor, settings: dict) -> list[str]:
-    special = model.tokenizer.tokenizer
+    start, end, pad = model.tokenizer.marks
     tokens = model.generate(
         img,
         generation_type="top_p",
@@ -99,19 +101,10 @@ def _sample(model, img: torch.Tensor, settings: dict) -> list[str]:
         temperature=settings["temperature"],
         seq_len=settings["max_tokens"],
         max_seq_len=model.context_length,
-        min_seq_len=2,  # the start token and one more
-        sot_token_id=special.bos_token_id,
-        eos_token_id=special.eos_token_id,
-        pad_token_id=special.pad_token_id,
+        min_seq_len=settings["min_tokens"],
+        sot_token_id=start,
+        eos_token_id=end,
+        pad_token_id=pad,
         fixed_output_length=True,
     )
-    return [text.strip() for text in special.batch_decode(tokens, skip_special_tokens=True)]
-
-
-def _input(sample: dict, model) -> torch.Tensor:
-    from torchvision.transforms import functional as F
-
-    side, mean, std = preprocessing(model)
-    image = decode_image(sample)
-    image = F.resize(image, [side, side], antialias=True)
-    return F.normalize(F.to_tensor(image), mean, std)
+    return [text.partition(".")[0].rstrip() for text in model.tokenizer.decode(tokens)]

@@ -4,7 +4,6 @@ Shape suffixes: A views, T texts (real first), E widths of all teachers together
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,6 @@ class Teacher:
     def __init__(self, name: str, folder: Path, device: str = "cpu") -> None:
         self.name = name
         self.model = load_model(folder, device)
-        self.side, self.mean, self.std = preprocessing(self.model)
         self.scale = self.model.logit_scale.exp().item()
         self.width = self.tokens(self.model.tokenizer.cut(["width"]).to(device)).shape[1]
 
@@ -50,7 +48,7 @@ class Teacher:
     @torch.no_grad()
     def pixels(self, img_ACHH: torch.Tensor) -> torch.Tensor:
         """Embeddings [A, E] of images, uint8; they are resized if the teacher's input is larger or smaller."""
-        return self.model.encode_image(to_input(img_ACHH, self.side, self.mean, self.std), normalize=True)
+        return self.model.encode_image(to_input(img_ACHH, self.model), normalize=True)
 
     @torch.no_grad()
     def tokens(self, tokens_TL: torch.Tensor) -> torch.Tensor:
@@ -58,12 +56,16 @@ class Teacher:
         return self.model.encode_text(tokens_TL, normalize=True)
 
 
-def to_input(img_ACHH: torch.Tensor, side: int, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """uint8 images as a model takes them: float32 [A, C, side, side], (x / 255 - mean) / std per channel."""
+def to_input(img_ACHH: torch.Tensor, model) -> torch.Tensor:
+    """uint8 square images as a model takes them, resized as its own preprocessing does: float32 [A, C, side, side]."""
     from torchvision.transforms.functional import normalize
 
-    img = normalize(img_ACHH.float() / 255, mean, std)
-    return img if img.shape[-1] == side else torch.nn.functional.interpolate(img, (side, side), mode="bicubic")
+    side, mean, std = preprocessing(model)
+    img = img_ACHH.float() / 255
+    if img.shape[-1] != side:
+        mode = model.visual.preprocess_cfg["interpolation"]
+        img = torch.nn.functional.interpolate(img, (side, side), mode=mode, antialias=True).clamp(0, 1)
+    return normalize(img, mean, std)
 
 
 def reinforce(

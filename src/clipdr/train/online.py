@@ -17,7 +17,6 @@ from torch import Tensor
 
 from clipdr.batch import Batch, Teacher
 from clipdr.errors import UserError
-from clipdr.models.folder import preprocessing
 from clipdr.models.load import load_model
 from clipdr.reinforce import embed
 from clipdr.reinforce.captions import generate
@@ -94,5 +93,5 @@ class Online:
         """One caption per image as the student's tokens [B, L]."""
         rng = np.random.default_rng([self.seed, CAPTION, step, self.world.rank])
         torch.manual_seed(int(rng.integers(2**62)))
-        img = embed.to_input(img_BCSS, *preprocessing(self.captioner))
+        img = embed.to_input(img_BCSS, self.captioner)
         return self.tokenize(generate(self.captioner, img, self.settings["captions"])).to(img.device)
