@@ -61,6 +61,16 @@ def test_chain_picture_is_the_same_each_time(pool, tmp_path):
     assert (picture == colour).all(axis=1).sum() > 10_000  # the chosen image is there, in its own colours
 
 
+def test_a_pool_without_vendors_shows_any_of_its_images(pool, tmp_path):
+    folder, parquet = pool
+    index = pd.read_parquet(folder / "index.parquet").drop(columns=["vendor", "concept"])
+    index.to_parquet(folder / "index.parquet")
+    chosen = chain.choose(index, pd.read_parquet(parquet), 30)
+    assert len(chosen) == 23 and chosen["uid"].is_unique  # all that have captions
+    chain.draw(folder, parquet, tmp_path / "own.png")
+    assert (tmp_path / "own.png").stat().st_size > 10_000
+
+
 def test_captions_stand_below_the_images_and_the_picture_is_the_same_each_time(pool, tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 

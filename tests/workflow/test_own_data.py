@@ -57,7 +57,7 @@ def test_from_images_to_a_scored_student(tmp_path: Path) -> None:
     assert "Traceback" not in missing.stdout
     cut(folder / "photos")
     assert planned_jobs(folder, "--config", "scale=own", "--")["train"] == 6  # Table 2, as the document says
-    done = snakemake(folder, "--cores", "2", "--config", "scale=own", "experiments=fidelity", "--")  # fewer jobs
+    done = snakemake(folder, "--cores", "2", "--config", "scale=own", "--", "fidelity")  # fewer jobs than Table 2
     assert done.returncode == 0, done.stdout[-4000:]
 
     (store,) = (folder / "results/reinforced").glob("own-strong-*/shards")
@@ -74,4 +74,28 @@ def test_from_images_to_a_scored_student(tmp_path: Path) -> None:
     for records in evaluations:
         lines = [json.loads(line) for line in records.read_text().splitlines()]
         assert [line["key"] for line in lines] == ["own/retrieval", "own/val"]
-    assert (folder / "results/own/figures/chain.png").stat().st_size > 10_000
+    assert (folder / "results/own/figures/mobileclip/fidelity.png").is_file()
+
+
+PUBLISHED = """zoo:
+  kind: published
+  teachers:
+    datacomp: {model: ViT-L-14, pretrained: datacomp_xl_s13b_b90k}
+    openai: {model: ViT-L-14, pretrained: openai}
+  captioner: {model: coca_ViT-L-14, pretrained: mscoco_finetuned_laion2b_s13b_b90k}
+
+"""
+
+
+def test_published_teachers_take_the_place_of_trained_ones(tmp_path: Path) -> None:
+    """Up to where weights are fetched, for a student that has CLIP's own tokenizer."""
+    folder = copy_of_the_repository(tmp_path / "clone")
+    scale = (folder / "config/scales/own.yaml.example").read_text(encoding="utf-8")
+    scale = re.sub(r"zoo:\n(.*\n)*?(?=datasets:)", PUBLISHED, scale)
+    scale = scale.replace("[resnet, efficientnet]", "[datacomp, openai]").replace("[resnet]", "[datacomp]")
+    scale = scale.replace(": mini-student", ': "ViT-B/16:Base"').replace("my-images", "photos")
+    (folder / "config/scales/own.yaml").write_text(scale, encoding="utf-8")
+    cut(folder / "photos")
+    jobs = planned_jobs(folder, "--config", "scale=own", "--")
+    assert jobs["published"] == 3 and jobs["train"] == 6
+    assert not {"tokenizer", "teacher", "captioner"} & jobs.keys()
