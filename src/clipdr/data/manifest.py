@@ -3,6 +3,7 @@
 | key | content |
 |---|---|
 | `samples` | how many there are |
+| `in`, `skipped` | how many there were to be, and reason -> number of those left out; missing where none can be |
 | `shards` | file name -> number of samples, in order |
 | `augmentation` | settings of the stored views |
 | `embeddings` | as which they are stored: bfloat16 (also if it is missing), float32 or int8 |

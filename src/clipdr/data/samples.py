@@ -141,13 +141,17 @@ def _embeddings(sample: dict) -> tuple[Tensor, Tensor]:
 
 
 def read_texts(sample: dict) -> tuple[list[str], list]:
-    """(real caption and synthetic ones, augmentation entries) of a reinforced sample; damage raises one of `DAMAGE`.
+    """(real caption and synthetic ones, augmentation entries) of a reinforced sample; damage raises one of `DAMAGE`."""
+    return [sample["txt"].decode(), *json.loads(sample["syn.json"])["syn_text"]], read_augmentations(sample)
+
+
+def read_augmentations(sample: dict) -> list:
+    """The augmentation entries of a reinforced sample; damage raises one of `DAMAGE`.
 
     `param_aug` may be a list (tar files) or a JSON string (as the hub's viewer and `datasets` deliver it).
     """
     entries = json.loads(sample["paug.json"])["param_aug"]
-    texts = [sample["txt"].decode(), *json.loads(sample["syn.json"])["syn_text"]]
-    return texts, json.loads(entries) if isinstance(entries, str) else entries
+    return json.loads(entries) if isinstance(entries, str) else entries
 
 
 def decode_image(sample: dict) -> Image.Image:

@@ -50,6 +50,11 @@ def verify(reinforced: Path, teachers: list[Path], share: float, seed: int = 0) 
     for shard in progress(manifest["shards"], f"{reinforced}: shards", len(manifest["shards"])):
         found = list(_verify_shard(reinforced / shard, manifest, zoo, share, random, uids))
         faults += found[:SHOWN] + ([f"{shard}: {len(found) - SHOWN} faults more"] if len(found) > SHOWN else [])
+    skipped = sum(manifest.get("skipped", {}).values())
+    if manifest.get("in", manifest["samples"]) != manifest["samples"] + skipped:
+        faults.append(
+            f"the manifest has {manifest['in']} samples in, but {manifest['samples']} out and {skipped} skipped"
+        )
     if len(uids) != manifest["samples"]:
         faults.append(f"the manifest has {manifest['samples']} samples, the shards {len(uids)}")
     if twice := len(uids) - len(np.unique(np.frombuffer(uids, np.uint64))):
