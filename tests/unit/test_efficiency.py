@@ -78,6 +78,7 @@ def test_the_table_says_how_much_less_is_needed(report, tmp_path):
     assert "4.0×" in (tmp_path / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_curve_is_drawn_with_the_same_bytes_each_time(report, tmp_path):
     for name in ("a.png", "b.png"):
         curve.draw(report, tmp_path, tmp_path / name)

@@ -113,6 +113,7 @@ def test_random_texts_end_where_the_tower_pools(config):
 # --- ONNX ---
 
 
+@pytest.mark.slow
 def test_export_writes_files_and_a_report(exported):
     report = json.loads((exported / "export.json").read_text())
     assert report["network"] == NAME and report["weights"] == {"random": True, "seed": 0}

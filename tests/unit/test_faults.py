@@ -80,6 +80,7 @@ def test_a_folder_that_only_snakemake_marked_is_empty(tmp_path):
     assert (tmp_path / "shards/00000.tar").exists()
 
 
+@pytest.mark.slow
 def test_settings_by_hand_that_lack_a_key(tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps({"training": {"steps": 1}}))
     settings = cli.settings(str(tmp_path / "settings.json"))

@@ -96,6 +96,7 @@ def test_fetch_keeps_only_what_the_pool_reads(lock, tmp_path, monkeypatch):
     assert kept == {f"@iconify/types/{name}" for name in ("package.json", "icons.json", "info.json")}
 
 
+@pytest.mark.slow
 def test_fetch_without_a_network(lock, tmp_path, monkeypatch):
     """Port 9 of this machine stands for a registry that cannot be reached."""
     monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9/")

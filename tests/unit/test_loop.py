@@ -188,6 +188,7 @@ def share(processes: int, objective: str, piece_size: int, config: dict, tokeniz
     leave()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece_size", [0, 2])
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_one_two_and_four_processes_have_the_loss_and_gradients_of_one(

@@ -113,6 +113,7 @@ train_tokenizer(sorted(texts, key=len, reverse=sys.argv[2] == "1"), 80, Path(sys
 """
 
 
+@pytest.mark.slow
 def test_tokenizer_depends_on_the_texts_alone(tmp_path):
     """Not on their order, nor on the process: hash tables differ from one to the next."""
     found = set()

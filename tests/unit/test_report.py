@@ -396,6 +396,7 @@ def test_points_of_the_latency_figure(models):
     }
 
 
+@pytest.mark.slow
 def test_latency_figure_covers_no_label_and_is_the_same_each_time(models, drawn):
     from matplotlib.text import Text
 

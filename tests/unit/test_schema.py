@@ -110,7 +110,11 @@ def test_required_keys_are_the_ones_of_the_shipped_scale(kind, data):
     for path in fixed_keys(data, rules, rules.get("$defs", {})):
         broken = edited(data, "//".join(map(str, path)), None)
         member = {"teachers", "captioner"} & set(path[:-1]) and "augmentation" not in path[:-1]
-        if path[0] in ("seeds", "recipes") or path[-1] == "ops" or (member and path[-1] in extras):
+        if (
+            path[0] in ("seeds", "recipes")
+            or path[-1] in ("ops", "min_tokens", "redraws")
+            or (member and path[-1] in extras)
+        ):
             validate(broken, kind, "x")
         else:
             assert f"{'.'.join(map(str, path))} is missing" in refused(validate, broken, kind, "x")

@@ -152,6 +152,7 @@ def train_and_die(settings: dict, data: Path, tokenizer: Path, output: Path, ste
     train(settings, data, output, tokenizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["memory", "stream"])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_kill_9_then_the_same_command_again(source, processes, settings, views_dir, rows_dir, tokenizer, tmp_path):

@@ -113,6 +113,7 @@ def test_the_share_is_a_share(store: Path, teachers: list[Path], monkeypatch) ->
     assert 40 < len(compared) < 80  # of 120
 
 
+@pytest.mark.slow
 def test_the_command_says_and_shows_it(store: Path) -> None:
     def run() -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "clipdr.reinforce", "verify", str(store)]
