@@ -8,6 +8,8 @@ only when the pool does.
 import hashlib
 import io
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -31,6 +33,20 @@ INK, HUMAN, SYNTHETIC, BOX = "#333333", "#2f6db3", "#b3652f", "#eef3f9"
 
 def draw(pool: Path, captions: Path, output: Path, number: int = 6) -> None:
     """Write the PNG. Raises UserError naming the file for a missing index, captions file, shard or member."""
+    with picture(pool, captions, output, number, (12, 4.6)) as (figure, chosen):
+        _boxes(figure.add_axes((0.01, 0.68, 0.98, 0.3)))
+        width = 0.98 / number
+        for i, item in enumerate(chosen.itertuples()):
+            left = 0.01 + i * width
+            show(figure.add_axes((left + 0.1 * width, 0.33, 0.8 * width, 0.31)), read_image(pool, item.shard, item.uid))
+            _texts(figure, left + width / 2, item)
+        for x, words, color in ((0.43, "blue: human text", HUMAN), (0.57, "orange: synthetic caption", SYNTHETIC)):
+            figure.text(x, 0.02, words, ha="center", va="bottom", color=color, fontsize=8)
+
+
+@contextmanager
+def picture(pool: Path, captions: Path, output: Path, number: int, size: tuple[float, float]) -> Iterator[tuple]:
+    """(figure to draw on, lines of the images to show); the figure is written as a PNG when the block ends."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -42,17 +58,8 @@ def draw(pool: Path, captions: Path, output: Path, number: int = 6) -> None:
             f"{captions}: no captioned image of the pool, of the vendors {', '.join(SHOWN)}; nothing to draw"
         )
     with plt.rc_context({"font.size": 9, "text.parse_math": False}):
-        figure = plt.figure(figsize=(12, 4.6))
-        _boxes(figure.add_axes((0.01, 0.68, 0.98, 0.3)))
-        width = 0.98 / number
-        for i, item in enumerate(chosen.itertuples()):
-            left = 0.01 + i * width
-            _picture(
-                figure.add_axes((left + 0.1 * width, 0.33, 0.8 * width, 0.31)), read_image(pool, item.shard, item.uid)
-            )
-            _texts(figure, left + width / 2, item)
-        for x, words, color in ((0.43, "blue: human text", HUMAN), (0.57, "orange: synthetic caption", SYNTHETIC)):
-            figure.text(x, 0.02, words, ha="center", va="bottom", color=color, fontsize=8)
+        figure = plt.figure(figsize=size)
+        yield figure, chosen
         with atomic_file(output) as partial:
             figure.savefig(partial, format="png", dpi=150, metadata={"Software": None}, facecolor="white")
         plt.close(figure)
@@ -105,7 +112,8 @@ def _boxes(axis) -> None:
             axis.annotate("", xy=(i + 0.09, 0.7), xytext=(i - 0.09, 0.7), arrowprops=arrow)
 
 
-def _picture(axis, image) -> None:
+def show(axis, image) -> None:
+    """Draw an image in its own pixels."""
     axis.imshow(image, interpolation="nearest")
     axis.set_xticks([])
     axis.set_yticks([])
@@ -119,5 +127,10 @@ def _texts(figure, center: float, item) -> None:
     )
     for y, text, color in ((0.31, human, HUMAN), (0.2, synthetic, SYNTHETIC)):
         figure.text(center, y, text, ha="center", va="top", color=color, fontsize=9)
+    name_source(figure, center, 0.075, item)
+
+
+def name_source(figure, center: float, height: float, item) -> None:
+    """Write whose drawing it is, for those that were published under a licence."""
     if credit := SHOWN.get(getattr(item, "vendor", None)):
-        figure.text(center, 0.075, credit, ha="center", va="bottom", color="0.5", fontsize=7)
+        figure.text(center, height, credit, ha="center", va="bottom", color="0.5", fontsize=7)
