@@ -1,13 +1,19 @@
-"""A subset is a uniform sample that grows by adding, whatever the order of the index."""
+"""A subset is a uniform sample that grows by adding, whatever the order; a pool is read as it was built."""
+
+import io
+import shutil
+import tarfile
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binom, chi2
 
-from clipdr.data.subset import sample
+from clipdr.data.shards import read_shard, write_shard
+from clipdr.data.subset import sample, subset_samples
 from clipdr.errors import UserError
 from clipdr.files import sha256
+from clipdr.zoo.data import pool_views
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +58,64 @@ def test_seeds_choose_independently(index):
 def test_more_than_the_pool_holds(index):
     with pytest.raises(UserError, match="501.*500.*`size`"):
         sample(index, 501, 0)
+
+
+def changed(pool, tmp_path, change):
+    """(folder, index) of the pool with the samples of its first shard passed through `change`."""
+    folder = shutil.copytree(pool[0], tmp_path / "pool")
+    write_shard(folder / "00000.tar", change(list(read_shard(folder / "00000.tar"))))
+    return folder, pool[1]
+
+
+FAULTS = {
+    "lacks 1 samples of the index": lambda samples: samples[1:],
+    "its image is not what the index says": lambda samples: [samples[0] | {"webp": samples[1]["webp"]}, *samples[1:]],
+    "its caption is not what the index says": lambda samples: [samples[0] | {"txt": b"\xff"}, *samples[1:]],
+    "its json is not what the index says": lambda samples: [samples[0] | {"json": b"[]"}, *samples[1:]],
+}
+
+
+@pytest.mark.parametrize("message", FAULTS)
+@pytest.mark.parametrize("read", ["stages", "zoo"])
+def test_a_pool_that_was_changed_is_noticed(pool, tmp_path, message, read):
+    folder, index = changed(pool, tmp_path, FAULTS[message])
+    with pytest.raises(UserError, match=f"00000.tar.* {message}.*; build the pool again"):
+        if read == "zoo":
+            pool_views(folder, {"views": 1, "image_size": 16, "crop_scale": [0.5, 1], "num_ops": 0, "seed": 0})
+        else:
+            list(subset_samples(folder, index))
+
+
+def test_a_caption_that_was_taken_out_is_noticed(pool, tmp_path):
+    folder, index = changed(
+        pool, tmp_path, lambda samples: [{k: v for k, v in s.items() if k != "txt"} for s in samples]
+    )
+    with pytest.raises(UserError, match="its caption is not what the index says"):
+        list(subset_samples(folder, index))
+
+
+def test_samples_that_no_index_names_are_not_read(pool, tmp_path):
+    other = list(read_shard(pool[0] / "00001.tar"))[0] | {"__key__": "f" * 32}
+    folder, index = changed(pool, tmp_path, lambda samples: [samples[0], other, *samples[1:], samples[0]])
+    assert [sample["__key__"] for sample in subset_samples(folder, index)] == list(index["uid"])
+
+
+def test_a_pool_without_an_index(tmp_path):
+    with pytest.raises(UserError, match="index.parquet is missing; build the pool first"):
+        pool_views(tmp_path, {})
+
+
+@pytest.mark.parametrize("name", ["../../../outside.txt", "/outside.txt", "a/../../outside.txt"])
+def test_names_that_lead_out_of_a_folder_write_nothing(tmp_path, name):
+    with tarfile.open(tmp_path / "00000.tar", "w") as tar:
+        info = tarfile.TarInfo(name)
+        info.size = 4
+        tar.addfile(info, io.BytesIO(b"text"))
+    before = sorted(tmp_path.parent.iterdir())
+    index = pd.DataFrame([{"uid": "a" * 32, "shard": "00000.tar", "sha256": "", "caption": ""}])
+    with pytest.raises(UserError, match="lacks 1 samples of the index"):
+        list(subset_samples(tmp_path, index))
+    assert (
+        sorted(path.name for path in tmp_path.iterdir()) == ["00000.tar"]
+        and sorted(tmp_path.parent.iterdir()) == before
+    )

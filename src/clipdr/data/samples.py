@@ -27,10 +27,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from clipdr.data.shards import IMAGES
 from clipdr.errors import UserError
 from clipdr.files import sha256
 
-IMAGES = ("webp", "jpg", "png")
 # What json, gzip, torch.load and PIL raise on bytes that are not theirs.
 DAMAGE = (
     *(LookupError, TypeError, ValueError, OSError, EOFError, RuntimeError, SyntaxError),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from clipdr.errors import UserError
 
+IMAGES = ("webp", "jpg", "png")  # extensions that a sample's image may have
 END = bytes(1024)  # two empty blocks close a tar file
 
 

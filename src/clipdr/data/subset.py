@@ -4,12 +4,13 @@ A pair is chosen by the hash of its uid and a seed, so the choice does not depen
 smaller subset of the same seed lies inside a larger one.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from clipdr.data.shards import read_shard
+from clipdr.data.shards import IMAGES, read_shard
 from clipdr.errors import UserError
 from clipdr.files import sha256
 
@@ -35,18 +36,32 @@ def subset_samples(pool: Path, subset: pd.DataFrame) -> Iterator[dict]:
 
     Args:
         pool: folder of the pool's shards.
-        subset: rows of the index (`uid`, `shard`).
+        subset: rows of the index (`uid`, `shard`, `sha256`, `caption`).
 
     Raises:
-        UserError: a chosen sample is not in its shard.
+        UserError: a chosen sample is not in its shard, or not what the index says.
     """
     for shard, rows in subset.groupby("shard", sort=True):
-        wanted = set(rows["uid"])
+        wanted = {row.uid: row for row in rows.itertuples()}
         for sample in read_shard(pool / shard):
-            if sample["__key__"] in wanted:
-                wanted.remove(sample["__key__"])
+            if row := wanted.pop(sample["__key__"], None):
+                _check(sample, row, pool / shard)
                 yield sample
         if wanted:
             raise UserError(
                 f"{pool / shard} lacks {len(wanted)} samples of the index, first {min(wanted)}; build the pool again"
             )
+
+
+def _check(sample: dict, row, shard: Path) -> None:
+    """Image, caption and details are those that the pool was built with."""
+    image = next((sample[name] for name in IMAGES if name in sample), b"")
+    wrong = "image" if sha256(image) != row.sha256 else None
+    if sample.get("txt") != row.caption.encode():
+        wrong = "caption"
+    try:
+        json.loads(sample["json"])["texts"]
+    except (KeyError, ValueError, TypeError):
+        wrong = "json"
+    if wrong:
+        raise UserError(f"{shard}: sample {row.uid}: its {wrong} is not what the index says; build the pool again")

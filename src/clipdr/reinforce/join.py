@@ -20,8 +20,8 @@ from pathlib import Path
 import pandas as pd
 
 from clipdr.data.manifest import MANIFEST
-from clipdr.data.samples import DAMAGE, IMAGES, decode_image, read_augmentations
-from clipdr.data.shards import read_shard, write_shard
+from clipdr.data.samples import DAMAGE, decode_image, read_augmentations
+from clipdr.data.shards import IMAGES, read_shard, write_shard
 from clipdr.errors import UserError
 from clipdr.files import reason, resumable_dir, sha256, sha256_file
 from clipdr.fingerprint import own

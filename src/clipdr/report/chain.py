@@ -27,7 +27,7 @@ STAGES = (
     ("evaluations", "one per run,\na suite of tasks"),
     ("tables", "reproduced beside\npublished"),
 )
-IMAGES = ("webp", "jpg", "png")  # as in clipdr.data.samples, which loads torch
+IMAGES = ("webp", "jpg", "png")  # as in clipdr.data.shards, whose packages a report does without
 INK, HUMAN, SYNTHETIC, BOX = "#333333", "#2f6db3", "#b3652f", "#eef3f9"
 
 
