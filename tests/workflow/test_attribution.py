@@ -74,7 +74,9 @@ def test_share_alike_licences_are_known() -> None:
 
 
 def test_the_sets_of_the_readmes_picture_are_named() -> None:
-    section = re.search(r"## Pictures in the documents\n(.*?)\n## ", (REPO / "ATTRIBUTION.md").read_text(), re.DOTALL)[1]
+    section = re.search(r"## Pictures in the documents\n(.*?)\n## ", (REPO / "ATTRIBUTION.md").read_text(), re.DOTALL)[
+        1
+    ]
     rows = attributed()
     for name in chain.SHOWN:
         assert f"{name} ({rows[f'@iconify-json/{name}']['licence']}" in section.replace("\n", " ")
