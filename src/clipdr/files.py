@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from clipdr.errors import UserError
@@ -132,6 +132,12 @@ def _refuse_full(target: Path) -> None:
 def _move(partial: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     partial.replace(target)
+
+
+def stamps(folder: Path, names: Iterable[str]) -> list[tuple[str, int, int]]:
+    """(name, size, time of the last change) of files, where hashing them would take as long as the work itself."""
+    found = [(name, (folder / name).stat()) for name in names if (folder / name).is_file()]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]
 
 
 def sha256(data: bytes) -> str:

@@ -114,6 +114,16 @@ def test_shards_are_read_and_copies_count_once(tmp_path: Path) -> None:
     }
 
 
+def test_a_caption_that_is_no_text_is_bad(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    samples = [{"__key__": f"s{n}", "jpg": picture(n), "txt": b"\xff" if n == 2 else b"fine"} for n in range(6)]
+    write_shard(tmp_path / "mine/0.tar", samples)
+    with pytest.raises(UserError, match="0.tar: s2: a caption is not UTF-8; mend it, or set pool.bad_samples to skip"):
+        made(tmp_path, tmp_path / "mine")
+    made(tmp_path, tmp_path / "mine", bad_samples="skip")
+    assert pd.read_csv(tmp_path / "pool/skipped.csv")["reason"].tolist() == ["a caption is not UTF-8"]
+
+
 def test_what_is_held_out_follows_from_the_bytes_and_the_seed(tmp_path: Path, table: pd.DataFrame) -> None:
     def chosen(name: str, lines: pd.DataFrame, **changes) -> set[bytes]:
         folder = tmp_path / name

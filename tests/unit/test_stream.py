@@ -247,6 +247,32 @@ def test_a_killed_conversion_goes_on(reinforced, rows_dir, tmp_path, monkeypatch
         assert (tmp_path / "rows" / shard).read_bytes() == (rows_dir / shard).read_bytes()
 
 
+def test_rows_of_a_store_that_changed_meanwhile_are_made_anew(reinforced, tmp_path, monkeypatch):
+    store, write, written = shutil.copytree(reinforced, tmp_path / "store"), rows.write_shard, []
+
+    def once(path, samples):
+        if written:
+            raise KeyboardInterrupt
+        written.append(path.name)
+        write(path, samples)
+
+    monkeypatch.setattr(rows, "write_shard", once)
+    with pytest.raises(KeyboardInterrupt):
+        rows.convert(store, tmp_path / "rows")
+    samples = [spoiled(sample, txt=b"another caption") for sample in read_shard(store / "00000.tar")]
+    write_shard(store / "00000.tar", samples)
+    monkeypatch.setattr(rows, "write_shard", write)
+    rows.convert(store, tmp_path / "rows")
+    assert {sample["txt"] for sample in read_shard(tmp_path / "rows/00000.tar")} == {b"another caption"}
+
+
+def test_a_store_without_embeddings_has_rows_of_nothing(pool, captions, augmentation, tokenize, tmp_path):
+    embed.reinforce(*pool, captions, [], {"augmentation": augmentation, "teachers": []}, tmp_path / "shards")
+    rows.convert(tmp_path / "shards", tmp_path / "rows")
+    batch = next(ShardBatches(tmp_path / "rows", 32, tokenize, ["real", "syn"], [], 4, 0, 0, 2).batches(0))
+    assert batch.images["image"].shape == (4, 3, 32, 32) and batch.teachers == {}
+
+
 @pytest.mark.parametrize("cut", [slice(2, None), slice(0)])
 def test_rows_that_are_cut_are_named(rows_dir, tokenize, tmp_path, cut):
     folder = shutil.copytree(rows_dir, tmp_path / "rows")

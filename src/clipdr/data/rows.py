@@ -23,7 +23,7 @@ from clipdr.data.manifest import MANIFEST, read_manifest, read_whole_shard
 from clipdr.data.samples import DAMAGE, decode, decode_image, read_texts, slices
 from clipdr.data.shards import write_shard
 from clipdr.errors import UserError
-from clipdr.files import resumable_dir, sha256, sha256_file
+from clipdr.files import resumable_dir, sha256, sha256_file, stamps
 from clipdr.fingerprint import own
 from clipdr.progress import log, progress
 
@@ -89,7 +89,8 @@ def convert(reinforced: Path, output: Path) -> None:
         UserError: what the manifest says is not what the shards hold, or a sample is damaged.
     """
     manifest = read_manifest(reinforced)
-    token = sha256(json.dumps([own(__name__), sha256_file(reinforced / MANIFEST)]).encode())
+    inputs = [sha256_file(reinforced / MANIFEST), stamps(reinforced, manifest["shards"])]
+    token = sha256(json.dumps([own(__name__), *inputs]).encode())
     with resumable_dir(output, token) as folder:
         for shard in progress(manifest["shards"], f"{output.name}: shards", len(manifest["shards"])):
             if (folder / shard).is_file():

@@ -35,11 +35,14 @@ READERS = {
 
 @dataclass(frozen=True)
 class Found:
-    """An image of the source: where it stands, its bytes (None if the file is missing), its captions and label."""
+    """An image of the source: where it stands, its bytes (None if the file is missing), its captions and label.
+
+    A caption is None if its bytes are no text.
+    """
 
     where: str
     image: bytes | None
-    texts: list[str]
+    texts: list[str | None]
     label: str | None
 
 
@@ -103,8 +106,14 @@ def _scan_shards(folder: Path) -> Iterator[Found]:
     for shard in shards:
         for sample in read_shard(shard):
             image = next((sample[name] for name in EXTENSIONS if name in sample), None)
-            text = sample.get("txt", b"").decode("utf-8", errors="replace")
-            yield Found(f"{shard}: {sample['__key__']}", image, [text], None)
+            yield Found(f"{shard}: {sample['__key__']}", image, [_text(sample.get("txt", b""))], None)
+
+
+def _text(data: bytes) -> str | None:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
 
 
 def _scan_table(path: Path, columns: Mapping[str, str], labelled: bool) -> Iterator[Found]:
@@ -135,7 +144,7 @@ def _check(found: Iterator[Found], bad_samples: str) -> tuple[dict[str, dict], l
     by_hash: dict[str, dict] = {}
     skipped = []
     for one in progress(found, "images checked", None):
-        texts = [" ".join(text.split()) for text in one.texts]
+        texts = [text and " ".join(text.split()) for text in one.texts]
         if why := _fault(one, texts):
             if bad_samples == "fail":
                 raise UserError(f"{one.where}: {why}; mend it, or set pool.bad_samples to skip")
@@ -156,7 +165,7 @@ def _check(found: Iterator[Found], bad_samples: str) -> tuple[dict[str, dict], l
     return records, skipped
 
 
-def _fault(found: Found, texts: list[str]) -> str | None:
+def _fault(found: Found, texts: list[str | None]) -> str | None:
     """What is wrong with an image or its captions, in words that repeat, so that they can be counted."""
     if found.image is None:
         return "the image is missing"
@@ -166,6 +175,8 @@ def _fault(found: Found, texts: list[str]) -> str | None:
         return f"the image is none of {listed(FORMATS)}"
     if not _decodes(found.image):
         return "the image is damaged"
+    if None in texts:
+        return "a caption is not UTF-8"
     if not all(texts):
         return "a caption is empty"
     if found.label == "":

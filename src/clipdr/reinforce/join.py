@@ -23,7 +23,7 @@ from clipdr.data.manifest import MANIFEST
 from clipdr.data.samples import DAMAGE, decode_image, read_augmentations
 from clipdr.data.shards import IMAGES, read_shard, write_shard
 from clipdr.errors import UserError
-from clipdr.files import reason, resumable_dir, sha256, sha256_file
+from clipdr.files import reason, resumable_dir, sha256, sha256_file, stamps
 from clipdr.fingerprint import own
 from clipdr.progress import log, progress
 
@@ -68,7 +68,8 @@ def join(reinforcements: Path, images: Path, captions: Path | None, settings: di
     if not shards:
         raise UserError(f"{reinforcements} holds no shards; fetch the reinforcements first")
     texts = None if captions is None else dict(pd.read_parquet(captions)[["uid", "text"]].itertuples(index=False))
-    inputs = [own(__name__), settings, shards, None if captions is None else sha256_file(captions)]
+    made_of = [stamps(reinforcements, shards), None if captions is None else sha256_file(captions)]
+    inputs = [own(__name__), settings, *made_of]
     with resumable_dir(output, sha256(json.dumps(inputs, sort_keys=True).encode())) as folder:
         for shard in progress(shards, f"{output.name}: shards", len(shards)):
             if (folder / _listed(shard)).is_file():
