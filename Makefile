@@ -11,8 +11,8 @@ help:  ## list what can be made
 run: $(INSTALLED)  ## rebuild every table and figure that config/config.yaml names, into results/
 	.venv/bin/snakemake --cores all
 
-test: $(INSTALLED)  ## run the tests, two at a time
-	.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup
+test: $(INSTALLED)  ## run the tests, two files at a time
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" 2>/dev/null || \

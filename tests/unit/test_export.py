@@ -17,7 +17,6 @@ from clipdr.errors import UserError
 from clipdr.models.build import build
 from clipdr.models.registry import configuration
 
-pytestmark = pytest.mark.xdist_group("export")  # they share what is exported
 NAME = "mini-mct-2"
 
 # ViT-B-32's parts in small: a class token, QuickGELU, causal attention and pooling by argmax.

@@ -10,7 +10,6 @@ import pytest
 from clipdr.deploy import latency
 from clipdr.errors import UserError
 
-pytestmark = pytest.mark.xdist_group("export")
 NAME = "mini-mct-2"
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from conftest import CI, copy_of_the_repository, planned_jobs, run_chain, snakemake
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chain")]  # one process makes the chain
+pytestmark = pytest.mark.slow
 ROWS, SEEDS = 6, 2  # of table2, at scale ci
 REPORT = {"table": 1, "figure": 1, "all": 1}
 

@@ -11,7 +11,7 @@ from conftest import CI, planned_jobs, snakemake
 from clipdr.models.create import create_model
 from clipdr.models.fold import reparameterize
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chain")]  # one process makes the chain
+pytestmark = pytest.mark.slow
 TABLE = """
 title: Two miniatures
 source: a test
