@@ -1,6 +1,6 @@
 """What materialised views save: a training batch read from views against the same batch replayed from shards.
 
-    python benchmarks/views.py results/reinforced/<dataset>/shards results/views/<views>/arrays results/runs/<run>/model
+    python benchmarks/views.py results/reinforced/<dataset> results/views/<views>/arrays results/runs/<run>/model
 
 Both are set against one training step of a student on that batch, measured in the same process on one thread.
 """

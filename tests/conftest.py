@@ -144,11 +144,14 @@ def pool(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def captions(tmp_path_factory, pool):
-    """Parquet file with two synthetic captions per image."""
-    path = tmp_path_factory.mktemp("captions") / "captions.parquet"
+    """Folder with two synthetic captions per image."""
+    folder = tmp_path_factory.mktemp("captions") / "all"
+    folder.mkdir()
     rows = [{"uid": uid, "syn": [WORDS[-1 - i], f"{WORDS[i]} drawn"]} for i, uid in enumerate(pool[1]["uid"])]
-    pd.DataFrame(rows).to_parquet(path, index=False)
-    return path
+    for number in range(2):
+        pd.DataFrame(rows[3 * number : 3 * number + 3]).to_parquet(folder / f"0000{number}.parquet", index=False)
+    (folder / "manifest.json").write_text("{}")
+    return folder
 
 
 @pytest.fixture(scope="session")

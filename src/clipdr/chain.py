@@ -17,7 +17,15 @@ def pool(scale: Mapping) -> Artifact:
 
 def subset(scale: Mapping, dataset: Mapping) -> Artifact:
     """The chosen pairs of a dataset, an entry of the scale's `datasets`."""
-    return artifact("subset", dataset["name"], {key: dataset[key] for key in ("size", "seed")}, pool=pool(scale))
+    keys = ("size", "seed", "chunks")
+    return artifact("subset", dataset["name"], {key: dataset[key] for key in keys if key in dataset}, pool=pool(scale))
+
+
+def chunks_of(made: Artifact) -> int:
+    """In how many chunks captions, a reinforced dataset or its rows are made: those of the subset."""
+    if made.stage == "rows":
+        return chunks_of(made.inputs["reinforced"])
+    return made.inputs["subset"].settings.get("chunks", 1)
 
 
 def tokenizer(scale: Mapping) -> Artifact | None:

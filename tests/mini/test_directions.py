@@ -42,9 +42,9 @@ def test_every_row_beats_chance_by_far(rows: pd.DataFrame, column: str):
 def test_the_captioner_does_not_recite():
     scale = load_scale(REPO, "mini")
     made = captions(scale, load_models(REPO), scale["datasets"]["DataComp-12M"])
-    manifest = json.loads((REPO / f"results/{made.path}/captions.json").read_text())
-    assert manifest["share_equal_to_label"] < 0.5
-    assert manifest["share_distinct_per_image"] > 0.8
+    manifest = json.loads((REPO / f"results/{made.path}/manifest.json").read_text())
+    assert manifest["equal_to_label"] < 0.5 * manifest["labelled"]
+    assert manifest["distinct"] > 0.8 * manifest["captions"]
 
 
 def test_no_text_of_a_task_is_cut():

@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from clipdr import cli
-from clipdr.data.subset import sample
 from clipdr.data.views import load_views
 from clipdr.errors import UserError
 from clipdr.files import atomic_dir, atomic_file, finished, resumable_dir
@@ -90,13 +89,6 @@ def test_settings_by_hand_that_lack_a_key(tmp_path):
     command += ["--data", str(tmp_path), "--output", str(tmp_path / "model")]
     done = subprocess.run(command, cwd=REPO, env={"PYTHONPATH": str(REPO / "src")}, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.strip().startswith("error: --settings: the key 'device' is missing")
-
-
-def test_a_subset_of_less_than_nothing():
-    import pandas as pd
-
-    with pytest.raises(UserError, match="a subset of -5 was asked for"):
-        sample(pd.DataFrame({"uid": ["a"] * 48}), -5, 0)
 
 
 @pytest.fixture()

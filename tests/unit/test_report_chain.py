@@ -13,8 +13,8 @@ from clipdr.report import captions, chain
 
 
 @pytest.fixture()
-def pool(tmp_path):
-    """(pool folder, captions file): four concepts, each by three vendors, twice."""
+def pool(tmp_path, monkeypatch):
+    """(pool folder, manifest of captions): four concepts, each by three vendors, twice."""
     vendors = ("noto", "fluent-emoji-flat", "twemoji")
     lines = [{"uid": f"u{i:02d}", "concept": f"c{i % 4}", "vendor": vendors[i % 3]} for i in range(24)]
     samples = []
@@ -33,13 +33,16 @@ def pool(tmp_path):
     pd.DataFrame(lines).to_parquet(tmp_path / "pool" / "index.parquet")
     captioned = [line["uid"] for line in lines if line["uid"] != "u00"]
     syn = [["a long drawing of a thing " * 9, "a thing"]] * len(captioned)
-    pd.DataFrame({"uid": captioned, "syn": syn}).to_parquet(tmp_path / "captions.parquet")
-    return tmp_path / "pool", tmp_path / "captions.parquet"
+    monkeypatch.setattr(chain, "ENOUGH", 23)  # the second shard, which is not there, is not needed
+    (tmp_path / "captions").mkdir()
+    pd.DataFrame({"uid": captioned, "syn": syn}).to_parquet(tmp_path / "captions/00000.parquet")
+    (tmp_path / "manifest.json").write_text('{"shards": {"captions/00000.parquet": 23, "captions/00001.parquet": 9}}')
+    return tmp_path / "pool", tmp_path / "manifest.json"
 
 
 def test_chain_shows_licensed_captioned_images_of_distinct_concepts(pool):
-    folder, parquet = pool
-    index, texts = pd.read_parquet(folder / "index.parquet"), pd.read_parquet(parquet)
+    folder, manifest = pool
+    index, texts = pd.read_parquet(folder / "index.parquet"), chain.read_captions(manifest)
     assert len(chain.choose(index, texts, 3)) == 3
     chosen = chain.choose(index, texts, 6)
     assert len(chosen) == 4  # there are no more concepts
@@ -51,23 +54,23 @@ def test_chain_shows_licensed_captioned_images_of_distinct_concepts(pool):
 
 
 def test_chain_picture_is_the_same_each_time(pool, tmp_path):
-    folder, parquet = pool
+    folder, manifest = pool
     for name in ("1.png", "2.png"):
-        chain.draw(folder, parquet, tmp_path / name)
+        chain.draw(folder, manifest, tmp_path / name)
     assert (tmp_path / "1.png").read_bytes() == (tmp_path / "2.png").read_bytes()
     picture = np.asarray(Image.open(tmp_path / "1.png").convert("RGB")).reshape(-1, 3)
-    uid = chain.choose(pd.read_parquet(folder / "index.parquet"), pd.read_parquet(parquet), 6)["uid"].iloc[0]
+    uid = chain.choose(pd.read_parquet(folder / "index.parquet"), chain.read_captions(manifest), 6)["uid"].iloc[0]
     colour = (10 * int(uid[1:]), 99, 255 - 10 * int(uid[1:]))
     assert (picture == colour).all(axis=1).sum() > 10_000  # the chosen image is there, in its own colours
 
 
 def test_a_pool_without_vendors_shows_any_of_its_images(pool, tmp_path):
-    folder, parquet = pool
+    folder, manifest = pool
     index = pd.read_parquet(folder / "index.parquet").drop(columns=["vendor", "concept"])
     index.to_parquet(folder / "index.parquet")
-    chosen = chain.choose(index, pd.read_parquet(parquet), 30)
+    chosen = chain.choose(index, chain.read_captions(manifest), 30)
     assert len(chosen) == 23 and chosen["uid"].is_unique  # all that have captions
-    chain.draw(folder, parquet, tmp_path / "own.png")
+    chain.draw(folder, manifest, tmp_path / "own.png")
     assert (tmp_path / "own.png").stat().st_size > 10_000
 
 
@@ -90,9 +93,9 @@ def test_captions_stand_below_the_images_and_the_picture_is_the_same_each_time(p
 
 
 def test_chain_errors_name_the_file(pool, tmp_path):
-    folder, parquet = pool
-    with pytest.raises(UserError, match=r"none\.parquet: missing"):
-        chain.draw(folder, tmp_path / "none.parquet", tmp_path / "x.png")
+    folder, manifest = pool
+    with pytest.raises(UserError, match=r"none\.json: missing"):
+        chain.draw(folder, tmp_path / "none.json", tmp_path / "x.png")
     (folder / "00000.tar").unlink()
     with pytest.raises(UserError, match=r"00000\.tar: cannot read the image of u"):
-        chain.draw(folder, parquet, tmp_path / "x.png")
+        chain.draw(folder, manifest, tmp_path / "x.png")

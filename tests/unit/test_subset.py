@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 from scipy.stats import binom, chi2
 
+from clipdr.chunks import chunk_names
+from clipdr.data import subset
 from clipdr.data.shards import read_shard, write_shard
-from clipdr.data.subset import sample, subset_samples
+from clipdr.data.subset import subset_samples
 from clipdr.errors import UserError
 from clipdr.files import sha256
 from clipdr.zoo.data import pool_views
@@ -22,42 +24,84 @@ def index():
     return pd.DataFrame({"uid": uids, "shard": [f"{i // 100:05d}.tar" for i in range(500)], "caption": "x"})
 
 
-def test_smaller_subsets_lie_inside_larger_ones(index):
+@pytest.fixture
+def sample(tmp_path_factory):
+    """Rows of each chunk of a sample of an index."""
+
+    def of(index: pd.DataFrame, size: int, seed: int, chunks: int = 1) -> list[pd.DataFrame]:
+        folder = tmp_path_factory.mktemp("subset")
+        index.to_parquet(folder / "index.parquet", index=False, row_group_size=70)
+        subset.sample(folder / "index.parquet", size, seed, chunks, folder / "chunks")
+        return [pd.read_parquet(folder / "chunks" / f"{name}.parquet") for name in chunk_names(chunks)]
+
+    return of
+
+
+def slow(index: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:
+    """The choice with all in memory: sort by hash, take the first, put them back in order."""
+    rank = index["uid"].map(lambda uid: sha256(f"{seed}:{uid}".encode()))
+    return index.loc[sorted(rank.sort_values().index[:size])].reset_index(drop=True)
+
+
+@pytest.mark.parametrize("digits", [1, 2, 5])
+@pytest.mark.parametrize("size", [1, 2, 50, 499, 500])
+def test_the_choice_is_the_one_that_sorting_all_would_make(index, sample, monkeypatch, digits, size):
+    """Also where many hashes share the digits by which they are counted first."""
+    monkeypatch.setattr(subset, "DIGITS", digits)
+    monkeypatch.setattr(subset, "BATCH", 64)
+    (chosen,) = sample(index, size, 3)
+    pd.testing.assert_frame_equal(chosen, slow(index, size, 3))
+
+
+def test_smaller_subsets_lie_inside_larger_ones(index, sample):
     sizes = [1, 10, 100, 499, 500]
-    subsets = [set(sample(index, size, 3)["uid"]) for size in sizes]
+    subsets = [set(sample(index, size, 3)[0]["uid"]) for size in sizes]
     assert [len(subset) for subset in subsets] == sizes
     assert all(small < large for small, large in zip(subsets, subsets[1:], strict=False))
 
 
-def test_rows_keep_the_order_and_content_of_the_index(index):
-    chosen = sample(index, 50, 0)
-    pd.testing.assert_frame_equal(chosen, index[index["uid"].isin(chosen["uid"])].reset_index(drop=True))
+@pytest.mark.parametrize("chunks", [2, 3, 5])
+def test_chunks_are_runs_of_shards_that_make_up_the_whole(index, sample, chunks):
+    parts = sample(index, 300, 0, chunks)
+    pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), sample(index, 300, 0)[0])
+    runs = [sorted(set(part["shard"])) for part in parts]
+    assert sum(runs, []) == sorted(set(index["shard"]))  # each in one chunk
+    assert max(map(len, runs)) - min(map(len, runs)) <= 1
 
 
-def test_the_choice_does_not_depend_on_the_order_of_the_index(index):
-    shuffled = index.sample(frac=1, random_state=0)
-    for frame in (shuffled, shuffled.reset_index(drop=True)):
-        assert set(sample(frame, 50, 0)["uid"]) == set(sample(index, 50, 0)["uid"])
+def test_the_choice_does_not_depend_on_the_order_of_the_index(index, sample):
+    for frame in (index, index.sample(frac=1, random_state=0)):
+        parts = sample(frame, 50, 0, 2)
+        assert set(parts[0]["uid"]) | set(parts[1]["uid"]) == set(slow(index, 50, 0)["uid"])
 
 
-def test_every_pair_is_equally_likely(index):
+def test_every_pair_is_equally_likely(index, sample, monkeypatch):
     """Counts over 400 seeds against the binomial of a uniform choice of 100 in 500."""
     counts = np.zeros(500)
+    monkeypatch.setattr(subset, "DIGITS", 2)
     for seed in range(400):
-        counts[index["uid"].isin(sample(index, 100, seed)["uid"])] += 1
+        counts[index["uid"].isin(sample(index, 100, seed)[0]["uid"])] += 1
     assert binom.ppf(1e-7, 400, 0.2) <= counts.min() and counts.max() <= binom.ppf(1 - 1e-7, 400, 0.2)
     statistic = ((counts - 80) ** 2 / (400 * 0.2 * 0.8)).sum()
     assert chi2.ppf(1e-4, 499) < statistic < chi2.ppf(1 - 1e-4, 499)
 
 
-def test_seeds_choose_independently(index):
-    first, second = (set(sample(index, 100, seed)["uid"]) for seed in (0, 1))
+def test_seeds_choose_independently(index, sample):
+    first, second = (set(sample(index, 100, seed)[0]["uid"]) for seed in (0, 1))
     assert 5 < len(first & second) < 40  # 20 on average
 
 
-def test_more_than_the_pool_holds(index):
-    with pytest.raises(UserError, match="501.*500.*`size`"):
-        sample(index, 501, 0)
+@pytest.mark.parametrize(
+    ("size", "chunks", "message"),
+    [
+        (501, 1, "501.*500.*`size`"),
+        (-5, 1, "a subset of -5 was asked for"),
+        (5, 6, "6 chunks were asked of a pool of 5 shards; lower `chunks`"),
+    ],
+)
+def test_what_a_pool_cannot_give(index, sample, size, chunks, message):
+    with pytest.raises(UserError, match=message):
+        sample(index, size, 0, chunks)
 
 
 def changed(pool, tmp_path, change):

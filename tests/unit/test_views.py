@@ -1,6 +1,7 @@
 """Materialised views against the shards they come from, and against the teachers themselves; resuming after a kill."""
 
 import json
+import shutil
 
 import numpy as np
 import open_clip
@@ -36,7 +37,8 @@ def views(views_dir):
 
 
 def test_reinforced_samples_are_the_pools(samples, pool, captions, augmentation):
-    synthetic = pd.read_parquet(captions).set_index("uid")["syn"]
+    tables = [pd.read_parquet(path) for path in sorted(captions.glob("*.parquet"))]
+    synthetic = pd.concat(tables).set_index("uid")["syn"]
     index = pool[1].set_index("uid")
     assert [sample.uid for sample in samples] == list(index.index)
     originals = {s["__key__"]: s for shard in ("00000.tar", "00001.tar") for s in read_shard(pool[0] / shard)}
@@ -155,8 +157,10 @@ def test_a_killed_reinforcement_starts_again_when_its_inputs_changed(
     if what == "settings":
         before["settings"] = {**settings, "augmentation": {**settings["augmentation"], "magnitude": 5}}
     elif what == "captions":
-        before["captions"] = tmp_path / "other.parquet"
-        pd.read_parquet(captions).assign(syn=[["x", "y"]] * 6).to_parquet(before["captions"])
+        before["captions"] = shutil.copytree(captions, tmp_path / "other")
+        (tmp_path / "other/manifest.json").write_text('{"samples": 6}')
+        table = pd.read_parquet(captions / "00000.parquet")
+        table.assign(syn=[["x", "y"]] * 3).to_parquet(tmp_path / "other/00000.parquet")
     elif what == "teachers":
         before["teachers"] = teachers[::-1]
     else:  # the pool was drawn anew in other colours under the same uids
@@ -199,7 +203,7 @@ def test_a_sample_the_pool_lacks(pool, captions, teachers, settings, tmp_path):
 
 
 def test_a_sample_without_synthetic_captions(pool, captions, teachers, settings, tmp_path):
-    few = pd.read_parquet(captions).iloc[1:]
-    few.to_parquet(tmp_path / "few.parquet")
-    with pytest.raises(UserError, match="few.parquet.*" + pool[1]["uid"][0]):
-        embed.reinforce(*pool, tmp_path / "few.parquet", teachers, settings, tmp_path / "all")
+    few = shutil.copytree(captions, tmp_path / "few")
+    pd.read_parquet(captions / "00000.parquet").iloc[1:].to_parquet(few / "00000.parquet")
+    with pytest.raises(UserError, match="few/00000.parquet lacks 1 samples of the subset, first " + pool[1]["uid"][0]):
+        embed.reinforce(*pool, few, teachers, settings, tmp_path / "all")

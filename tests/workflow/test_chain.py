@@ -12,7 +12,7 @@ import pytest
 from conftest import CI, copy_of_the_repository, planned_jobs, run_chain, snakemake
 
 pytestmark = pytest.mark.slow
-ROWS, SEEDS = 6, 2  # of table2, at scale ci
+ROWS, SEEDS, CHUNKS = 6, 2, 2  # of table2 and its dataset, at scale ci
 REPORT = {"table": 1, "figure": 1, "all": 1}
 
 
@@ -79,12 +79,12 @@ def test_two_runs_from_empty_give_the_same_bytes(chain: Path, tmp_path: Path):
         sorted((chain / "results").glob(pattern))
         for pattern in (
             "ci/tables/*/*",
-            "captions/*/captions.parquet",
-            "reinforced/*/shards/*.tar",
+            "captions/*/chunks/*/*.parquet",
+            "reinforced/*/chunks/*/*.tar",
             "runs/*/model/*.bin",
         )
     )
-    assert [path.suffix for path in tables] == [".csv", ".md", ".tex"] and len(captions) == 1
+    assert [path.suffix for path in tables] == [".csv", ".md", ".tex"] and len(captions) == CHUNKS
     assert shards and len(weights) == ROWS * SEEDS
     for path in (*tables, *captions, *shards, *weights):
         assert path.read_bytes() == (other / path.relative_to(chain)).read_bytes(), path
@@ -150,7 +150,15 @@ def test_a_changed_captioner_makes_what_reads_captions_beside_the_old(chain: Pat
         jobs, done = planned_jobs(chain), snakemake(chain, "-n", *CI)
     trained = (ROWS - 1) * SEEDS  # the first row reads no synthetic captions
     assert jobs == Counter(
-        captioner=1, caption=1, reinforce=3, views=3, train=trained, evaluate=trained, chain=1, **REPORT
+        captioner=1,
+        caption=CHUNKS,
+        reinforce=3 * CHUNKS,
+        manifest=4,
+        views=3,
+        train=trained,
+        evaluate=trained,
+        chain=1,
+        **REPORT,
     )
     for line in re.findall(r"output: (results/(?:zoo|captions|reinforced|views|runs|eval)/.*)", done.stdout):
         assert not any((chain / path).exists() for path in line.split(", ")), line

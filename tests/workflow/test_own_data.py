@@ -60,7 +60,7 @@ def test_from_images_to_a_scored_student(tmp_path: Path) -> None:
     done = snakemake(folder, "--cores", "2", "--config", "scale=own", "--", "fidelity")  # fewer jobs than Table 2
     assert done.returncode == 0, done.stdout[-4000:]
 
-    (store,) = (folder / "results/reinforced").glob("own-strong-*/shards")
+    (store,) = (folder / "results/reinforced").glob("own-strong-*")
     manifest = read_manifest(store)
     samples = [decode(sample) for shard in manifest["shards"] for sample in read_shard(store / shard)]
     assert len(samples) == manifest["samples"] == 40

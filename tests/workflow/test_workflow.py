@@ -30,11 +30,12 @@ def test_style(tool: str):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("scale", "seeds"), [("mini", 3), ("ci", 2)])
-def test_a_dry_run_lists_the_whole_chain(fresh: Path, scale: str, seeds: int):
+@pytest.mark.parametrize(("scale", "seeds", "chunks"), [("mini", 3, 1), ("ci", 2, 2)])
+def test_a_dry_run_lists_the_whole_chain(fresh: Path, scale: str, seeds: int, chunks: int):
     jobs = planned_jobs(fresh, "--config", f"scale={scale}", "--")
     assert jobs == dict(
-        fetch=1, pool=1, subset=1, tokenizer=1, captioner=1, teacher=2, caption=1, reinforce=4, views=4,
+        fetch=1, pool=1, subset=1, tokenizer=1, captioner=1, teacher=2, caption=chunks,
+        reinforce=4 * chunks, manifest=5, views=4,
         train=6 * seeds, evaluate=6 * seeds, table=1, figure=1, models=1, chain=1, all=1,
     )  # fmt: skip
 

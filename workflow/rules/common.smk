@@ -24,7 +24,8 @@ shell.prefix("set -euo pipefail; export PYTHONPATH={SRC:q}; ")
 from clipdr import config as configuration
 from clipdr.artifacts import all_of
 from clipdr.errors import UserError
-from clipdr.chain import captions, evaluation
+from clipdr.chain import captions, chunks_of, evaluation
+from clipdr.chunks import chunk_names
 from clipdr.experiments import costs
 from clipdr.words import has_runs, networks, slug
 from clipdr.fingerprint import fingerprint
@@ -98,6 +99,8 @@ def names(stage):
     return "|".join(re.escape(made.name) for made in ARTIFACTS.values() if made.stage == stage) or "none"
 
 
+# Where captioner and teachers run when they reinforce; training has a key of its own.
+DEVICE = SCALE["zoo"].get("device", "cpu")
 # Kind of zoo -> regular expression of its members.
 ZOO = {"trained": "none", "published": "none", SCALE["zoo"]["kind"]: names("zoo")}
 
@@ -111,6 +114,8 @@ wildcard_constraints:
     reinforced=names("reinforced"),
     views=names("views"),
     rows=names("rows"),
+    chunked="|".join(f"{stage}/({names(stage)})" for stage in ("captions", "reinforced", "rows")),
+    chunk=r"\d+-of-\d+",
     runs=names("runs"),
     eval=names("eval"),
     costs=names("costs"),
@@ -133,16 +138,27 @@ def as_json(settings):
 def made_from(key, file):
     """Input function: `file` in what the job's artifact is made from as `key`, or nothing without such an input.
 
-    A rule that makes an artifact has one wildcard, called like its stage.
+    A rule that makes an artifact has a wildcard that is called like its stage, and perhaps one for the chunk.
     """
 
     def paths(wildcards):
-        ((stage, name),) = wildcards.items()
+        ((stage, name),) = [pair for pair in wildcards.items() if pair[0] != "chunk"]
         found = ARTIFACTS[f"{stage}/{name}"].inputs.get(key, [])
         found = found if isinstance(found, list) else [found]
-        return [f"results/{made.path}/{file}" for made in found]
+        return [f"results/{made.path}/{file}".format_map(wildcards) for made in found]
 
     return paths
+
+
+def chunks(wildcards):
+    """The folders of all chunks of something that is made in chunks, those of its subset."""
+    names = chunk_names(chunks_of(ARTIFACTS[wildcards.chunked]))
+    return [f"results/{wildcards.chunked}/chunks/{name}" for name in names]
+
+
+def folders(paths):
+    """Where the data of a run lie: a folder, or that of a manifest."""
+    return [str(Path(path).parent) if path.endswith("manifest.json") else path for path in paths]
 
 
 def sources(wildcards):
@@ -193,7 +209,7 @@ def options(input, kinds):
 def costs_data(wildcards):
     """What each run that is timed reads, in the order of the runs."""
     inputs = ARTIFACTS[f"costs/{wildcards.costs}"].inputs
-    return [f"results/{made.path}/{'arrays' if made.stage == 'views' else 'shards'}" for made in inputs["data"]]
+    return [f"results/{made.path}/{'arrays' if made.stage == 'views' else 'manifest.json'}" for made in inputs["data"]]
 
 
 def python(wildcards):

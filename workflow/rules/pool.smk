@@ -48,12 +48,12 @@ rule pool:
 
 
 rule subset:
-    """Sample pairs uniformly; smaller subsets of a seed lie inside larger ones."""
+    """Sample pairs uniformly, in chunks; smaller subsets of a seed lie inside larger ones."""
     input:
         settings="results/subset/{subset}/settings.json",
         pool=made_from("pool", "shards"),
     output:
-        "results/subset/{subset}/subset.parquet",
+        directory("results/subset/{subset}/chunks"),
     log:
         "results/logs/subset/{subset}.log",
     benchmark:

@@ -1,17 +1,16 @@
 rule caption:
-    """Several synthetic captions per image, and a manifest that says how far they repeat the clean label."""
+    """Several synthetic captions per image of a chunk, and a manifest that says how far they repeat the clean label."""
     input:
         settings="results/captions/{captions}/settings.json",
         pool=made_from("pool", "shards"),
-        subset=made_from("subset", "subset.parquet"),
+        subset=made_from("subset", "chunks"),
         captioner=made_from("captioner", "model"),
     output:
-        captions="results/captions/{captions}/captions.parquet",
-        manifest="results/captions/{captions}/captions.json",
+        directory("results/captions/{captions}/chunks/{chunk}"),
     log:
-        "results/logs/caption/{captions}.log",
+        "results/logs/caption/{captions}/{chunk}.log",
     benchmark:
-        "results/benchmarks/caption/{captions}.tsv"
+        "results/benchmarks/caption/{captions}/{chunk}.tsv"
     priority: 2  # as the captioner
     conda:
         "../../envs/torch.yaml"
@@ -20,11 +19,12 @@ rule caption:
         mem_mb=4000,
         runtime=30,
     params:
+        device=DEVICE,
         code=code("clipdr.reinforce.captions"),
     shell:
         "python -m clipdr.reinforce caption --settings {input.settings:q} --pool {input.pool:q}"
-        " --subset {input.subset:q} --captioner {input.captioner:q} --threads {threads} --output {output.captions:q}"
-        " 2>&1 | tee {log:q}"
+        " --subset {input.subset:q}/{wildcards.chunk}.parquet --captioner {input.captioner:q} --device {params.device}"
+        " --threads {threads} --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule reinforce:
@@ -32,15 +32,15 @@ rule reinforce:
     input:
         settings="results/reinforced/{reinforced}/settings.json",
         pool=made_from("pool", "shards"),
-        subset=made_from("subset", "subset.parquet"),
-        captions=made_from("captions", "captions.parquet"),
+        subset=made_from("subset", "chunks"),
+        captions=made_from("captions", "chunks/{chunk}"),
         teachers=made_from("teachers", "model"),
     output:
-        directory("results/reinforced/{reinforced}/shards"),
+        directory("results/reinforced/{reinforced}/chunks/{chunk}"),
     log:
-        "results/logs/reinforce/{reinforced}.log",
+        "results/logs/reinforce/{reinforced}/{chunk}.log",
     benchmark:
-        "results/benchmarks/reinforce/{reinforced}.tsv"
+        "results/benchmarks/reinforce/{reinforced}/{chunk}.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -49,17 +49,36 @@ rule reinforce:
         runtime=60,
     params:
         stored=lambda wildcards, input: options(input, ("captions", "teachers")),
+        device=DEVICE,
         code=code("clipdr.reinforce.embed"),
     shell:
-        "python -m clipdr.reinforce embed --settings {input.settings:q} --pool {input.pool:q} --subset {input.subset:q}"
-        " {params.stored:q} --threads {threads} --output {output:q} 2>&1 | tee {log:q}"
+        "python -m clipdr.reinforce embed --settings {input.settings:q} --pool {input.pool:q}"
+        " --subset {input.subset:q}/{wildcards.chunk}.parquet {params.stored:q} --device {params.device}"
+        " --threads {threads} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule manifest:
+    """One manifest for all chunks of captions, or of a dataset in one of its two forms."""
+    input:
+        chunks,
+    output:
+        "results/{chunked}/manifest.json",
+    log:
+        "results/logs/manifest/{chunked}.log",
+    localrule: True
+    conda:
+        "../../envs/pool.yaml"
+    params:
+        code=code("clipdr.data.manifest"),
+    shell:
+        "python -m clipdr.data manifest --chunks {input:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule views:
     """Replay the stored views once for all runs that share them."""
     input:
         settings="results/views/{views}/settings.json",
-        reinforced=made_from("reinforced", "shards"),
+        reinforced=made_from("reinforced", "manifest.json"),
     output:
         directory("results/views/{views}/arrays"),
     log:
@@ -73,23 +92,23 @@ rule views:
         mem_mb=4000,
         runtime=30,
     params:
+        reinforced=lambda wildcards, input: folders(input.reinforced),
         code=code("clipdr.data.views"),
     shell:
-        "python -m clipdr.data views --settings {input.settings:q} --reinforced {input.reinforced:q} --output {output:q}"
-        " 2>&1 | tee {log:q}"
+        "python -m clipdr.data views --settings {input.settings:q} --reinforced {params.reinforced:q}"
+        " --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule rows:
-    """Bring a dataset into the form of which a stream reads single embeddings, and check all of it on the way."""
+    """Bring a chunk into the form of which a stream reads single embeddings, and check all of it on the way."""
     input:
-        settings="results/rows/{rows}/settings.json",
-        reinforced=made_from("reinforced", "shards"),
+        reinforced=made_from("reinforced", "chunks/{chunk}"),
     output:
-        directory("results/rows/{rows}/shards"),
+        directory("results/rows/{rows}/chunks/{chunk}"),
     log:
-        "results/logs/rows/{rows}.log",
+        "results/logs/rows/{rows}/{chunk}.log",
     benchmark:
-        "results/benchmarks/rows/{rows}.tsv"
+        "results/benchmarks/rows/{rows}/{chunk}.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: 1

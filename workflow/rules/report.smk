@@ -76,7 +76,7 @@ rule chain:
     """The picture of the README: the chain, with a few images of the pool and their words."""
     input:
         pool=f"results/{CHAIN.inputs['pool'].path}/shards",
-        captions=f"results/{CHAIN.path}/captions.parquet",
+        captions=f"results/{CHAIN.path}/manifest.json",
     output:
         f"results/{CONFIG['scale']}/figures/chain.png",
     log:

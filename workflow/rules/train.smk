@@ -3,7 +3,7 @@ rule train:
     input:
         settings="results/runs/{runs}/settings.json",
         views=made_from("views", "arrays"),
-        rows=made_from("rows", "shards"),
+        rows=made_from("rows", "manifest.json"),
         tokenizer=made_from("tokenizer", "tokenizer"),
         init=made_from("init", "model"),
         teachers=made_from("teachers", "model"),
@@ -22,11 +22,12 @@ rule train:
         runtime=60,
     params:
         python=python,
+        data=lambda wildcards, input: folders([*input.views, *input.rows]),
         models=lambda wildcards, input: options(input, ("tokenizer", "init", "teachers", "captioner")),
         code=train_code,
     shell:
-        "{params.python} clipdr.train --settings {input.settings:q} --data {input.views:q} {input.rows:q}"
-        " {params.models:q} --output {output:q} 2>&1 | tee {log:q}"
+        "{params.python} clipdr.train --settings {input.settings:q} --data {params.data:q} {params.models:q}"
+        " --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule costs:
@@ -50,8 +51,9 @@ rule costs:
         mem_mb=4000,
         runtime=60,
     params:
+        data=lambda wildcards, input: folders(input.data),
         models=lambda wildcards, input: options(input, ("tokenizer", "teachers", "captioner")),
         code=costs_code,
     shell:
-        "python -m clipdr.train.cost --settings {input.settings:q} --data {input.data:q} {params.models:q}"
+        "python -m clipdr.train.cost --settings {input.settings:q} --data {params.data:q} {params.models:q}"
         " --output {output:q} 2>&1 | tee {log:q}"

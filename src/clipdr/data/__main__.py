@@ -10,16 +10,16 @@ def main() -> None:
         "clipdr.data",
         "Sample a subset of a pool, or bring a reinforced dataset into the form that training reads.",
         "python -m clipdr.data subset --settings results/subset/<subset>/settings.json "
-        "--index results/pool/<pool>/shards/index.parquet --output my-subset.parquet",
+        "--index results/pool/<pool>/shards/index.parquet --output my-subset",
     )
-    commands = parser.add_subparsers(required=True, metavar="subset|views|rows")
+    commands = parser.add_subparsers(required=True, metavar="subset|views|rows|manifest")
     subset = cli.command(
         commands,
         "subset",
         _subset,
         "Sample a subset of a pool uniformly.",
         "python -m clipdr.data subset --settings results/subset/<subset>/settings.json "
-        "--index results/pool/<pool>/shards/index.parquet --output my-subset.parquet",
+        "--index results/pool/<pool>/shards/index.parquet --output my-subset",
     )
     subset.add_argument("--index", type=Path, required=True, help="the pool's index.parquet")
     views = cli.command(
@@ -28,36 +28,40 @@ def main() -> None:
         _views,
         "Replay all stored views of a reinforced dataset at a student's size.",
         "python -m clipdr.data views --settings results/views/<views>/settings.json "
-        "--reinforced results/reinforced/<dataset>/shards --output my-views",
+        "--reinforced results/reinforced/<dataset> --output my-views",
     )
     rows = cli.command(
         commands,
         "rows",
         _rows,
         "Bring a reinforced dataset into the form of which a stream reads single embeddings.",
-        "python -m clipdr.data rows --reinforced results/reinforced/<dataset>/shards --output my-rows",
+        "python -m clipdr.data rows --reinforced results/reinforced/<dataset>/chunks/<chunk> --output my-rows",
     )
+    manifest = cli.command(
+        commands,
+        "manifest",
+        _manifest,
+        "Write one manifest for all chunks of a dataset, which lie in folders below it.",
+        "python -m clipdr.data manifest --chunks my-dataset/chunks/* --output my-dataset/manifest.json",
+    )
+    manifest.add_argument("--chunks", type=Path, nargs="+", required=True, help="folders, in their order")
     for command in (views, rows):
         command.add_argument(
             "--reinforced", type=Path, required=True, help="folder that `clipdr.reinforce embed` wrote"
         )
     for command in (subset, views):
         command.add_argument("--settings", type=cli.settings, required=True, help="its settings.json")
-    for command in (subset, views, rows):
-        command.add_argument("--output", type=Path, required=True, help="parquet file, or folder")
+    for command in (subset, views, rows, manifest):
+        command.add_argument("--output", type=Path, required=True, help="folder, or manifest.json")
     args = parser.parse_args()
     args.run(args)
 
 
 def _subset(args) -> None:
-    import pandas as pd
-
     from clipdr.data.subset import sample
-    from clipdr.files import atomic_file
 
-    chosen = sample(pd.read_parquet(args.index), args.settings["size"], args.settings["seed"])
-    with atomic_file(args.output) as path:
-        chosen.to_parquet(path, index=False)
+    settings = args.settings
+    sample(args.index, settings["size"], settings["seed"], settings.get("chunks", 1), args.output)
 
 
 def _views(args) -> None:
@@ -71,6 +75,12 @@ def _rows(args) -> None:
     from clipdr.data.rows import convert
 
     convert(args.reinforced, args.output)
+
+
+def _manifest(args) -> None:
+    from clipdr.data.manifest import merge
+
+    merge(args.chunks, args.output)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,8 @@ def replay(image: Image.Image, entry: list, size: int) -> Image.Image:
 
 def view_array(image: Image.Image, entries: list, size: int) -> np.ndarray:
     """The views of an image: uint8 [A, 3, size, size], one per entry."""
-    return np.stack([np.asarray(replay(image, entry, size)).transpose(2, 0, 1) for entry in entries])
+    views = [np.asarray(replay(image, entry, size)).transpose(2, 0, 1) for entry in entries]
+    return np.stack(views) if views else np.zeros((0, 3, size, size), np.uint8)
 
 
 def _apply(image: Image.Image, name: str, magnitude: float) -> Image.Image:

@@ -1,31 +1,73 @@
 """`manifest.json` of a reinforced dataset: its shards with their numbers of samples, and its teachers.
 
+Each chunk has one, and so has the dataset as a whole, whose shards lie in the folders of its chunks.
+
 | key | content |
 |---|---|
 | `samples` | how many there are |
 | `in`, `skipped` | how many there were to be, and reason -> number of those left out; missing where none can be |
-| `shards` | file name -> number of samples, in order |
+| `shards` | file, from the manifest's folder on -> number of samples, in order |
 | `augmentation` | settings of the stored views |
 | `embeddings` | as which they are stored: bfloat16 (also if it is missing), float32 or int8 |
 | `teachers` | `name`, `width` and `logit_scale` of each, in the order of their slices |
+| `models` | name -> SHA-256 of the weights of the models that were asked |
+| `code` | fingerprint of the code that wrote it, see `clipdr.fingerprint` |
+
+Synthetic captions have one of the same form, with their `settings`, and with numbers: `captions`, those that are
+`distinct` for their image, and `equal_to_label` of those that are `labelled`.
 """
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from clipdr.data.shards import read_shard
 from clipdr.errors import UserError
+from clipdr.files import atomic_file
 
 MANIFEST = "manifest.json"
+NUMBERS = ("in", "samples", "captions", "distinct", "labelled", "equal_to_label")
 
 
 def read_manifest(reinforced: Path) -> dict:
     """The manifest of a folder of shards. Raises UserError if it is missing, cut, or lacks a key."""
-    path = reinforced / MANIFEST
+    return _read(reinforced / MANIFEST, ("samples", "shards", "augmentation", "teachers"))
+
+
+def merge(chunks: Sequence[Path], output: Path) -> None:
+    """Write the manifest of a dataset, of which each chunk lies in a folder below.
+
+    Raises:
+        UserError: chunks that were not made in the same way.
+    """
+    whole: dict = {}
+    for chunk in chunks:
+        one = _read(chunk / MANIFEST, ("samples", "shards"))
+        place = chunk.relative_to(output.parent)
+        one["shards"] = {(place / shard).as_posix(): number for shard, number in one["shards"].items()}
+        whole = _add(whole, one, chunk) if whole else one
+    with atomic_file(output) as path:
+        path.write_text(json.dumps(whole, indent=2) + "\n")
+
+
+def _add(whole: dict, one: dict, chunk: Path) -> dict:
+    merged = {"shards": whole["shards"] | one["shards"]}
+    merged |= {key: whole[key] + one[key] for key in NUMBERS if key in one}
+    if "skipped" in one:
+        merged["skipped"] = dict(sorted((Counter(whole["skipped"]) + Counter(one["skipped"])).items()))
+    for key in one.keys() - merged.keys():
+        if one[key] != whole.get(key):
+            raise UserError(
+                f"{chunk / MANIFEST} has another {key!r} than the chunks before it; delete the folder and make it again"
+            )
+    return whole | merged
+
+
+def _read(path: Path, keys: Sequence[str]) -> dict:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        missing = [key for key in ("samples", "shards", "augmentation", "teachers") if key not in manifest]
+        missing = [key for key in keys if key not in manifest]
     except FileNotFoundError:
         raise UserError(f"{path} is missing; reinforce the dataset again") from None
     except (OSError, ValueError, TypeError) as error:

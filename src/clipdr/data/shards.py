@@ -19,6 +19,11 @@ def shard_name(number: int) -> str:
     return f"{number:05d}.tar"
 
 
+def captions_of(shard: str) -> str:
+    """The file of a shard's synthetic captions."""
+    return f"{shard.removesuffix('.tar')}.parquet"
+
+
 def write_shard(path: Path, samples: Iterable[dict]) -> None:
     """Write samples `{"__key__": str, "<extension>": bytes, …}` to a tar file."""
     import webdataset as wds

@@ -12,11 +12,11 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from clipdr.chunks import batched
 from clipdr.errors import UserError
 from clipdr.evaluate.retrieval import retrieval_metrics
 from clipdr.evaluate.tasks import Task, decode, open_task, samples
@@ -97,13 +97,6 @@ class Encoder:
                 f"{self.name}: the model gives {what} embeddings that are zero or not finite; train it again"
             )
         return features
-
-
-def batched(items: Iterable, size: int) -> Iterator[list]:
-    """Lists of `size` consecutive items; the last may be shorter."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 def _classify(task: Task, encoder: Encoder) -> dict:

@@ -12,13 +12,14 @@ def load_model(folder: Path, device: str = "cpu"):
 
     Raises:
         UserError: no configuration, or weights that are missing (open_clip would go on with random ones), unsafe, or of
-            another model.
+            another model; or no such device.
     """
     import torch
 
     from clipdr.models.build import build
     from clipdr.models.weights import load_pretrained
 
+    check_device(device)
     folder = Path(folder)
     weights = weights_file(folder)
     _check_sums(weights)
@@ -28,6 +29,15 @@ def load_model(folder: Path, device: str = "cpu"):
     load_pretrained(model, weights, str(folder))
     model.tokenizer = load_tokenizer(folder)
     return model.to(device).eval()
+
+
+def check_device(name: str) -> None:
+    """Raise UserError if this machine has no such device."""
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(name.partition(":")[0]):
+        raise UserError(f"device {name} was asked for, which this machine does not have; choose cpu")
 
 
 def _check_sums(weights: Path) -> None:

@@ -11,21 +11,22 @@ def main() -> None:
         "clipdr.reinforce",
         "Caption a subset, store augmentations and teacher embeddings, join published ones, or verify what was stored.",
         "python -m clipdr.reinforce caption --settings results/captions/<captions>/settings.json "
-        "--pool results/pool/<pool>/shards --subset results/subset/<subset>/subset.parquet "
-        "--captioner results/zoo/<captioner>/model --output my-captions.parquet",
+        "--pool results/pool/<pool>/shards --subset results/subset/<subset>/chunks/<chunk>.parquet "
+        "--captioner results/zoo/<captioner>/model --output my-captions",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     caption = commands.add_parser("caption", help="sample synthetic captions")
     caption.add_argument("--captioner", type=Path, required=True, help="model folder of a CoCa")
     embed = commands.add_parser("embed", help="write reinforced shards")
-    embed.add_argument("--captions", type=Path, help="what `caption` wrote (default: no synthetic captions)")
+    embed.add_argument("--captions", type=Path, help="folder that `caption` wrote (default: no synthetic captions)")
     embed.add_argument(
         "--teachers", type=Path, nargs="*", default=[], help="model folders, in the settings' order (none)"
     )
     for command in (caption, embed):
         command.add_argument("--settings", type=cli.settings, required=True, help="its settings.json")
         command.add_argument("--pool", type=Path, required=True, help="folder of the pool's shards")
-        command.add_argument("--subset", type=Path, required=True, help="parquet that `clipdr.data subset` wrote")
+        command.add_argument("--subset", type=Path, required=True, help="a chunk that `clipdr.data subset` wrote")
+        command.add_argument("--device", default="cpu", help="on which the models run: cpu (default), cuda, mps")
         command.add_argument("--output", type=Path, required=True)
     joined = commands.add_parser("join", help="join published reinforcements with images and captions")
     joined.add_argument(
@@ -54,7 +55,8 @@ def _caption(args) -> None:
 
     from clipdr.reinforce.captions import caption
 
-    caption(args.pool, pd.read_parquet(args.subset), args.captioner, args.settings, args.output)
+    subset = pd.read_parquet(args.subset)
+    caption(args.pool, subset, args.captioner, args.settings, args.output, args.device)
 
 
 def _embed(args) -> None:
@@ -62,7 +64,8 @@ def _embed(args) -> None:
 
     from clipdr.reinforce.embed import reinforce
 
-    reinforce(args.pool, pd.read_parquet(args.subset), args.captions, args.teachers, args.settings, args.output)
+    subset = pd.read_parquet(args.subset)
+    reinforce(args.pool, subset, args.captions, args.teachers, args.settings, args.output, args.device)
 
 
 def _join(args) -> None:

@@ -1,9 +1,11 @@
 """Write reinforced shards: stored augmentations and the teachers' embeddings of every view and every caption.
 
-Shape suffixes: A views, T texts (real first), E widths of all teachers together, C channels, H image side.
+Shape suffixes: A views and T texts (real first) of a sample, N those of several samples, E width of a teacher or of all
+teachers together, C channels, H image side, L context length.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,11 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from clipdr.data.augment import draw, replay
+from clipdr.chunks import batched
+from clipdr.data.augment import draw, view_array
 from clipdr.data.manifest import MANIFEST
 from clipdr.data.samples import decode_image, encode
-from clipdr.data.shards import write_shard
+from clipdr.data.shards import captions_of, write_shard
 from clipdr.data.subset import subset_samples
 from clipdr.errors import UserError
 from clipdr.files import resumable_dir, sha256, sha256_file
@@ -22,6 +25,8 @@ from clipdr.fingerprint import own
 from clipdr.models.folder import preprocessing, weights_file
 from clipdr.models.load import load_model
 from clipdr.progress import log, progress
+
+BATCH = 256  # views that a teacher sees together
 
 
 class Teacher:
@@ -31,37 +36,32 @@ class Teacher:
         self.name = name
         self.model = load_model(folder, device)
         self.scale = self.model.logit_scale.exp().item()
-        self.width = self.tokens(self.model.tokenizer.cut(["width"]).to(device)).shape[1]
+        self.device = device
+        self.width = self.tokens(self.model.tokenizer.cut(["width"])).shape[1]
 
-    def images(self, views: list[Image.Image]) -> torch.Tensor:
-        """Embeddings [A, E] of views of one image."""
-        from torchvision.transforms.functional import pil_to_tensor
+    @torch.no_grad()
+    def pixels(self, img_NCHH: torch.Tensor) -> torch.Tensor:
+        """Embeddings [N, E] of images, uint8; they are resized if the teacher's input is larger or smaller."""
+        if not len(img_NCHH):  # an augmentation that is drawn afresh at every step stores no views
+            return torch.zeros(0, self.width, device=self.device)
+        return self.model.encode_image(to_input(img_NCHH.to(self.device), self.model), normalize=True)
 
-        if not views:  # an augmentation that is drawn afresh at every step stores none
-            return torch.zeros(0, self.width)
-        return self.pixels(torch.stack([pil_to_tensor(view) for view in views]))
+    @torch.no_grad()
+    def tokens(self, tokens_NL: torch.Tensor) -> torch.Tensor:
+        """Embeddings [N, E] of tokenised texts, int64."""
+        return self.model.encode_text(tokens_NL.to(self.device), normalize=True)
 
     def texts(self, texts: list[str]) -> torch.Tensor:
-        """Embeddings [T, E] of texts."""
+        """Embeddings [len(texts), E]."""
         return self.tokens(self.model.tokenizer.cut(texts))
 
-    @torch.no_grad()
-    def pixels(self, img_ACHH: torch.Tensor) -> torch.Tensor:
-        """Embeddings [A, E] of images, uint8; they are resized if the teacher's input is larger or smaller."""
-        return self.model.encode_image(to_input(img_ACHH, self.model), normalize=True)
 
-    @torch.no_grad()
-    def tokens(self, tokens_TL: torch.Tensor) -> torch.Tensor:
-        """Embeddings [T, E] of tokenised texts, int64."""
-        return self.model.encode_text(tokens_TL, normalize=True)
-
-
-def to_input(img_ACHH: torch.Tensor, model) -> torch.Tensor:
-    """uint8 square images as a model takes them, resized as its own preprocessing does: float32 [A, C, side, side]."""
+def to_input(img_NCHH: torch.Tensor, model) -> torch.Tensor:
+    """uint8 square images as a model takes them, resized as its own preprocessing does: float32 [N, C, side, side]."""
     from torchvision.transforms.functional import normalize
 
     side, mean, std = preprocessing(model)
-    img = img_ACHH.float() / 255
+    img = img_NCHH.float() / 255
     if img.shape[-1] != side:
         mode = model.visual.preprocess_cfg["interpolation"]
         img = torch.nn.functional.interpolate(img, (side, side), mode=mode, antialias=True).clamp(0, 1)
@@ -69,36 +69,44 @@ def to_input(img_ACHH: torch.Tensor, model) -> torch.Tensor:
 
 
 def reinforce(
-    pool: Path, subset: pd.DataFrame, captions: Path | None, teachers: list[Path], settings: dict, output: Path
+    pool: Path,
+    subset: pd.DataFrame,
+    captions: Path | None,
+    teachers: list[Path],
+    settings: dict,
+    output: Path,
+    device: str = "cpu",
 ) -> None:
     """Write `<shard>.tar` files in the DataCompDR layout and `manifest.json`; shards finished before a kill are kept.
 
     Args:
         pool: folder of the pool's shards.
         subset: rows of the index.
-        captions: parquet with `uid` and `syn`; None for a dataset without synthetic captions.
+        captions: folder of `clipdr.reinforce.captions`; None for a dataset without synthetic captions.
         teachers: open_clip folders, in the order of their slices; none for a dataset without embeddings.
         settings: `augmentation` (views, image_size, crop_scale, num_ops, magnitude, seed), `teachers`, their names, and
             `embeddings`, as which they are stored if not as bfloat16.
         output: folder of the reinforced dataset.
+        device: on which the teachers run.
 
     Raises:
         UserError: a sample is not in the pool, or has no synthetic captions.
     """
-    synthetic = _synthetic(captions, subset)
-    zoo = [Teacher(name, folder) for name, folder in zip(settings["teachers"], teachers, strict=True)]
-    augmentation, precision = settings["augmentation"], settings.get("embeddings", "bfloat16")
-    digests = [sha256_file(path) for path in [*map(weights_file, teachers), *([captions] if captions else [])]]
-    inputs = [own(__name__), settings, digests, subset.to_json()]
+    digests = {name: sha256_file(weights_file(path)) for name, path in zip(settings["teachers"], teachers, strict=True)}
+    zoo = [Teacher(name, folder, device) for name, folder in zip(settings["teachers"], teachers, strict=True)]
+    augmentation, precision, code = settings["augmentation"], settings.get("embeddings", "bfloat16"), own(__name__)
+    captioned = captions and sha256_file(captions / MANIFEST)
+    inputs = [code, settings, list(digests.values()), captioned, subset.to_json()]
     shards = list(subset.groupby("shard", sort=True))
     with resumable_dir(output, sha256(json.dumps(inputs, sort_keys=True).encode())) as folder:
         for shard, rows in progress(shards, f"{output.name}: shards", len(shards)):
             if (folder / shard).is_file():
                 log.info("%s: %s was finished before", output.name, shard)
                 continue
-            samples = (
-                _reinforce(sample, synthetic, zoo, augmentation, precision) for sample in subset_samples(pool, rows)
-            )
+            synthetic = _synthetic(captions, shard, rows)
+            # As many in a batch whatever the chunk: how a product is split may show in its last bit.
+            groups = batched(subset_samples(pool, rows), max(1, BATCH // max(1, augmentation["views"])))
+            samples = (one for group in groups for one in _reinforce(group, synthetic, zoo, augmentation, precision))
             write_shard(folder / f"{shard}.partial", samples)
             (folder / f"{shard}.partial").replace(folder / shard)
         manifest = {
@@ -107,31 +115,42 @@ def reinforce(
             "augmentation": augmentation,
             "embeddings": precision,
             "teachers": [{"name": t.name, "width": t.width, "logit_scale": t.scale} for t in zoo],
+            "models": digests,
+            "code": code,
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
-def _synthetic(captions: Path | None, subset: pd.DataFrame) -> dict[str, list[str]]:
-    """Synthetic captions by uid."""
+def _synthetic(captions: Path | None, shard: str, rows: pd.DataFrame) -> dict[str, list[str]]:
+    """Synthetic captions by uid, of the chosen samples of a shard."""
     if captions is None:
-        return {uid: [] for uid in subset["uid"]}
-    synthetic = dict(pd.read_parquet(captions)[["uid", "syn"]].itertuples(index=False))
-    if missing := sorted(set(subset["uid"]) - set(synthetic)):
-        raise UserError(
-            f"{captions} lacks {len(missing)} samples of the subset, first {missing[0]}; caption the subset again"
-        )
+        return {uid: [] for uid in rows["uid"]}
+    path = captions / captions_of(shard)
+    table = pd.read_parquet(path) if path.is_file() else pd.DataFrame({"uid": [], "syn": []})
+    synthetic = dict(table[["uid", "syn"]].itertuples(index=False))
+    if missing := sorted(set(rows["uid"]) - set(synthetic)):
+        raise UserError(f"{path} lacks {len(missing)} samples of the subset, first {missing[0]}; caption them again")
     return synthetic
 
 
 def _reinforce(
-    sample: dict, synthetic: dict[str, list[str]], zoo: list[Teacher], settings: dict, precision: str
-) -> dict:
-    image = decode_image(sample)
+    samples: list[dict], synthetic: dict[str, list[str]], zoo: list[Teacher], settings: dict, precision: str
+) -> Iterator[dict]:
+    """Members of the samples, whose views and texts are embedded together."""
+    images = [decode_image(sample) for sample in samples]
+    entries = [_draw(sample, image, settings) for sample, image in zip(samples, images, strict=True)]
+    views = [view_array(image, drawn, settings["image_size"]) for image, drawn in zip(images, entries, strict=True)]
+    texts = [[sample["txt"].decode(), *synthetic[sample["__key__"]]] for sample in samples]
+    img_NCHH, flat = torch.from_numpy(np.concatenate(views)), [text for row in texts for text in row]
+    # Of width 0 for a dataset without teachers.
+    img_NE = torch.cat([torch.zeros(len(img_NCHH), 0), *(teacher.pixels(img_NCHH).cpu() for teacher in zoo)], dim=1)
+    txt_NE = torch.cat([torch.zeros(len(flat), 0), *(teacher.texts(flat).cpu() for teacher in zoo)], dim=1)
+    parts = zip(img_NE.split([len(one) for one in entries]), txt_NE.split([len(row) for row in texts]), strict=True)
+    for sample, row, drawn, (img_AE, txt_TE) in zip(samples, texts, entries, parts, strict=True):
+        yield encode(sample, row[1:], drawn, img_AE, txt_TE, precision)
+
+
+def _draw(sample: dict, image: Image.Image, settings: dict) -> list:
+    """The augmentation entries of an image."""
     rng = np.random.default_rng([settings["seed"], int(sample["__key__"][:8], 16)])
-    entries = [draw(rng, *image.size, settings) for _ in range(settings["views"])]
-    views = [replay(image, entry, settings["image_size"]) for entry in entries]
-    syn = list(synthetic[sample["__key__"]])
-    texts = [sample["txt"].decode(), *syn]
-    img_AE = torch.cat([torch.zeros(len(views), 0), *(teacher.images(views) for teacher in zoo)], dim=1)
-    txt_TE = torch.cat([torch.zeros(len(texts), 0), *(teacher.texts(texts) for teacher in zoo)], dim=1)
-    return encode(sample, syn, entries, img_AE, txt_TE, precision)
+    return [draw(rng, *image.size, settings) for _ in range(settings["views"])]

@@ -6,6 +6,8 @@ and each teacher's slice is finite and of norm 1 up to bfloat16's rounding. With
 the samples is embedded again and compared.
 
 Nothing is kept of a sample but eight bytes that stand for its uid.
+
+Shape suffixes: A views, C channels, H image side.
 """
 
 from array import array
@@ -15,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clipdr.data.augment import replay
+from clipdr.data.augment import view_array
 from clipdr.data.manifest import MANIFEST, read_manifest
 from clipdr.data.samples import Sample, decode, slices
 from clipdr.data.shards import read_shard
@@ -45,10 +47,11 @@ def verify(reinforced: Path, teachers: list[Path], share: float, seed: int = 0) 
         raise UserError(f"{reinforced / MANIFEST} names {len(names)} teachers ({listed(names)}); give their folders")
     zoo = [Teacher(name, folder) for name, folder in zip(names, teachers, strict=False)]
     random, uids, faults = np.random.default_rng(seed), array("Q"), []
-    if extra := sorted({path.name for path in reinforced.glob("*.tar")} - set(manifest["shards"])):
+    found = {path.relative_to(reinforced).as_posix() for path in reinforced.rglob("*.tar")}
+    if extra := sorted(found - set(manifest["shards"])):
         faults.append(f"shards that the manifest does not name: {listed(extra[:SHOWN])}")
     for shard in progress(manifest["shards"], f"{reinforced}: shards", len(manifest["shards"])):
-        found = list(_verify_shard(reinforced / shard, manifest, zoo, share, random, uids))
+        found = list(_verify_shard(reinforced, shard, manifest, zoo, share, random, uids))
         faults += found[:SHOWN] + ([f"{shard}: {len(found) - SHOWN} faults more"] if len(found) > SHOWN else [])
     skipped = sum(manifest.get("skipped", {}).values())
     if manifest.get("in", manifest["samples"]) != manifest["samples"] + skipped:
@@ -63,11 +66,17 @@ def verify(reinforced: Path, teachers: list[Path], share: float, seed: int = 0) 
 
 
 def _verify_shard(
-    path: Path, manifest: dict, zoo: list[Teacher], share: float, random: np.random.Generator, uids: array
+    reinforced: Path,
+    shard: str,
+    manifest: dict,
+    zoo: list[Teacher],
+    share: float,
+    random: np.random.Generator,
+    uids: array,
 ) -> Iterator[str]:
     number, names = 0, [teacher["name"] for teacher in manifest["teachers"]]
     try:
-        for members in read_shard(path):
+        for members in read_shard(reinforced / shard):
             number += 1
             uids.append(int(sha256(members["__key__"].encode())[:16], 16))
             try:
@@ -76,18 +85,18 @@ def _verify_shard(
                 if zoo and random.random() < share:
                     yield from _compare(sample, stored, zoo, manifest["augmentation"]["image_size"])
             except UserError as error:
-                yield f"{path.name}: {error}"
+                yield f"{shard}: {error}"
     except UserError as error:  # the file itself, after whose damage nothing can be read
         yield str(error)
-    if number != manifest["shards"][path.name]:
-        yield f"{path.name}: holds {number} samples, the manifest says {manifest['shards'][path.name]}"
+    if number != manifest["shards"][shard]:
+        yield f"{shard}: holds {number} samples, the manifest says {manifest['shards'][shard]}"
 
 
 def _compare(sample: Sample, stored: dict, zoo: list[Teacher], side: int) -> Iterator[str]:
     """Faults of a sample's embeddings against those that its teachers give now."""
-    views = [replay(sample.image, entry, side) for entry in sample.augmentations]
+    img_ACHH = torch.from_numpy(view_array(sample.image, sample.augmentations, side))
     for teacher in zoo:
-        again = teacher.images(views), teacher.texts([sample.caption, *sample.synthetic])
+        again = teacher.pixels(img_ACHH), teacher.texts([sample.caption, *sample.synthetic])
         for what, old, new in zip(("views", "texts"), stored[teacher.name], again, strict=True):
             cosine = torch.nn.functional.cosine_similarity(old, new)
             if (cosine < LEAST_COSINE).any():

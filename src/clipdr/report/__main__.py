@@ -77,10 +77,10 @@ def _arguments():
             run,
             WHAT[name],
             f"python -m clipdr.report {name} --pool results/pool/<pool>/shards "
-            f"--captions results/captions/<captions>/captions.parquet --output {name}.png",
+            f"--captions results/captions/<captions>/manifest.json --output {name}.png",
         )
         command.add_argument("--pool", type=Path, required=True, help="pool folder: shards and index.parquet")
-        command.add_argument("--captions", type=Path, required=True, help="parquet file with uid and syn")
+        command.add_argument("--captions", type=Path, required=True, help="manifest of the captions")
         command.add_argument("--output", type=Path, required=True, help="PNG to write")
     return parser.parse_args()
 

@@ -7,6 +7,7 @@ only when the pool does.
 
 import hashlib
 import io
+import json
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ STAGES = (
     ("evaluations", "one per run,\na suite of tasks"),
     ("tables", "reproduced beside\npublished"),
 )
+ENOUGH = 10_000  # images to choose from
 IMAGES = ("webp", "jpg", "png")  # as in clipdr.data.shards, whose packages a report does without
 INK, HUMAN, SYNTHETIC, BOX = "#333333", "#2f6db3", "#b3652f", "#eef3f9"
 
@@ -52,7 +54,8 @@ def picture(pool: Path, captions: Path, output: Path, number: int, size: tuple[f
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    chosen = choose(read_table(pool / "index.parquet"), read_table(captions), number)
+    some = read_captions(captions)
+    chosen = choose(read_table(pool / "index.parquet", [("shard", "in", list(some["shard"].unique()))]), some, number)
     if not len(chosen):
         raise UserError(
             f"{captions}: no captioned image of the pool, of the vendors {', '.join(SHOWN)}; nothing to draw"
@@ -74,11 +77,28 @@ def choose(index: pd.DataFrame, captions: pd.DataFrame, number: int) -> pd.DataF
     return both.assign(order=order).sort_values("order").drop_duplicates("concept" if drawings else "uid").head(number)
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A parquet file. Raises UserError if it is missing."""
+def read_captions(manifest: Path) -> pd.DataFrame:
+    """`uid`, `syn` and `shard` of the first shards, with as many images as a picture is chosen from.
+
+    Raises:
+        UserError: the manifest or a file that it names is missing.
+    """
+    if not manifest.exists():
+        raise UserError(f"{manifest}: missing; build the pool and its captions first")
+    tables, images = [], 0
+    for file, number in json.loads(manifest.read_text())["shards"].items():
+        tables.append(read_table(manifest.parent / file).assign(shard=f"{Path(file).stem}.tar"))
+        images += number
+        if images >= ENOUGH:
+            break
+    return pd.concat(tables, ignore_index=True)
+
+
+def read_table(path: Path, filters: list | None = None) -> pd.DataFrame:
+    """Lines of a parquet file. Raises UserError if it is missing."""
     if not path.exists():
         raise UserError(f"{path}: missing; build the pool and its captions first")
-    return pd.read_parquet(path)
+    return pd.read_parquet(path, filters=filters)
 
 
 def read_image(pool: Path, shard: str, uid: str):

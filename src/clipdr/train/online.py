@@ -11,7 +11,6 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,7 +34,7 @@ class Online:
         settings: what is asked, a run's `online`: names of `teachers`, settings of `captions`, or both.
         teachers: their model folders, in the order of their names.
         captioner: its model folder.
-        seed: of the captions, with the step and the process.
+        seed: of the captions, with the step and the place in its batch.
 
     Raises:
         UserError: a model that the settings ask is not given, or a teacher splits texts into other tokens than the
@@ -91,7 +90,8 @@ class Online:
 
     def _captions(self, img_BCSS: Tensor, step: int) -> Tensor:
         """One caption per image as the student's tokens [B, L]."""
-        rng = np.random.default_rng([self.seed, CAPTION, step, self.world.rank])
-        torch.manual_seed(int(rng.integers(2**62)))
+        first = self.world.rank * len(img_BCSS)
+        seeds = [[self.seed, CAPTION, step, first + position] for position in range(len(img_BCSS))]
         img = embed.to_input(img_BCSS, self.captioner)
-        return self.tokenize(generate(self.captioner, img, self.settings["captions"])).to(img.device)
+        texts = generate(self.captioner, img, self.settings["captions"], seeds, 1)
+        return self.tokenize([text for (text,) in texts]).to(img.device)

@@ -14,6 +14,7 @@ from torch.distributed.nn.functional import all_gather as all_gather_with_grad
 
 from clipdr.batch import Embeddings, Teacher, each
 from clipdr.errors import UserError
+from clipdr.models.load import check_device
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,7 @@ def _gather(emb_BD: Tensor) -> Tensor:
 
 
 def _device(name: str) -> torch.device:
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there[name]:
-        raise UserError(f"training.device is {name}, which this machine does not have; choose cpu")
+    check_device(name)
     if name == "cuda":
         number = int(os.environ.get("LOCAL_RANK", "0"))
         torch.cuda.set_device(number)
