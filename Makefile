@@ -2,6 +2,7 @@
 PYTHON ?= python3
 # Written last: an interrupted installation does not look finished, and the next call takes it up again.
 INSTALLED := .venv/.installed
+DOWNLOADER := .venv-download/.installed
 
 .PHONY: help run test
 
@@ -11,7 +12,7 @@ help:  ## list what can be made
 run: $(INSTALLED)  ## rebuild every table and figure that config/config.yaml names, into results/
 	.venv/bin/snakemake --cores all
 
-test: $(INSTALLED)  ## run the tests, two files at a time
+test: $(INSTALLED) $(DOWNLOADER)  ## run the tests, two files at a time
 	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 $(INSTALLED): requirements.lock pyproject.toml
@@ -20,4 +21,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --requirement requirements.lock
 	.venv/bin/python -m pip install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DOWNLOADER): requirements-download.lock $(INSTALLED)
+	.venv/bin/python -m venv .venv-download
+	.venv-download/bin/python -m pip install --requirement requirements-download.lock
 	@touch $@

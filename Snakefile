@@ -11,6 +11,7 @@ min_version("9.20")
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/pool.smk"
+include: "workflow/rules/datacomp.smk"
 include: "workflow/rules/zoo.smk"
 include: "workflow/rules/reinforce.smk"
 include: "workflow/rules/train.smk"

@@ -20,6 +20,8 @@ sys.path.insert(0, str(REPO / "src"))
 from clipdr.fingerprint import closure  # noqa: E402
 from clipdr.train import ONLINE  # noqa: E402
 
+# Environments that have a lock of their own, and all that stands in it.
+OWN = {"download": "requirements-download.lock"}
 # Packages that a library imports only when one of its functions is called.
 CALLS = {"read_parquet": "pyarrow", "to_parquet": "pyarrow", "to_markdown": "tabulate", "get_tokenizer": "transformers"}
 
@@ -36,7 +38,7 @@ def rules() -> dict[str, dict]:
             calls = re.findall(r'\bcode\(("[^)]*)\)', block)
             found[name] = {
                 "env": env and env[1],
-                "command": re.findall(r"(?:python -m|{params.python}) ([\w.]+)", block),
+                "command": re.findall(r"(?:python -m|{params.python}|{params.python:q} -m) ([\w.]+)", block),
                 "code": [module for call in calls for module in re.findall(r'"(clipdr[\w.]+)"', call)],
             }
     return found
@@ -94,13 +96,16 @@ def needed_by(roots: Iterable[str]) -> set[str]:
 
 def render(env: str) -> str:
     """What the file of an environment should say."""
-    users = {name: rule for name, rule in rules().items() if rule["env"] == env}
-    lock = [line for line in (REPO / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
-    pins = {canonicalize_name(line.split("==")[0]): line for line in lock}
-    names = needed_by(direct(set().union(*map(modules_of, users.values()))))
+    users, lock = (
+        {name: rule for name, rule in rules().items() if rule["env"] == env},
+        OWN.get(env, "requirements.lock"),
+    )
+    lines = [line for line in (REPO / lock).read_text().splitlines() if not line.startswith("#")]
+    pins = {canonicalize_name(line.split("==")[0]): line for line in lines}
+    names = pins if env in OWN else needed_by(direct(set().union(*map(modules_of, users.values()))))
     lines = [
         f"# For the rules {', '.join(users)}.",
-        "# Pins are those of requirements.lock; `python envs/write.py` writes them (CONTRIBUTING.md).",
+        f"# Pins are those of {lock}; `python envs/write.py` writes them (CONTRIBUTING.md).",
         "channels: [conda-forge, nodefaults]",
         *("dependencies:", "  - python=3.11.*", "  - pip=25.3", "  - pip:"),
         *(f"      - {pins[name]}" for name in sorted(names)),

@@ -11,20 +11,25 @@ from clipdr.errors import look_up
 
 
 def pool(scale: Mapping) -> Artifact:
-    """Training images with captions, and the held-out tasks."""
-    return artifact("pool", scale["pool"]["name"], scale["pool"])
+    """Training images with captions, and, of some kinds, the held-out tasks."""
+    published = {"augmentation": _published(scale)} if "reinforcements" in scale["pool"] else {}
+    return artifact("pool", scale["pool"]["name"], {**scale["pool"], **published})
 
 
 def subset(scale: Mapping, dataset: Mapping) -> Artifact:
     """The chosen pairs of a dataset, an entry of the scale's `datasets`."""
-    keys = ("size", "seed", "chunks")
-    return artifact("subset", dataset["name"], {key: dataset[key] for key in keys if key in dataset}, pool=pool(scale))
+    settings = {key: dataset[key] for key in ("size", "seed", "chunks") if key in dataset}
+    if scale["pool"]["kind"] == "datacomp":  # of which many images cannot be fetched any more
+        settings["at_most"] = True
+    return artifact("subset", dataset["name"], settings, pool=pool(scale))
 
 
 def chunks_of(made: Artifact) -> int:
-    """In how many chunks captions, a reinforced dataset or its rows are made: those of the subset."""
+    """In how many chunks a pool, captions, a reinforced dataset or its rows are made: the last three as the subset."""
     if made.stage == "rows":
         return chunks_of(made.inputs["reinforced"])
+    if made.stage == "pool":
+        return made.settings.get("chunks", 1)
     return made.inputs["subset"].settings.get("chunks", 1)
 
 
@@ -49,8 +54,11 @@ def member(name: str, scale: Mapping, models: Mapping) -> Artifact:
 
 
 def captions(scale: Mapping, models: Mapping, dataset: Mapping) -> Artifact:
-    """Synthetic captions of a dataset."""
+    """Synthetic captions of a dataset: drawn from the captioner, or those that the pool brings."""
     chosen = subset(scale, dataset)
+    if "reinforcements" in scale["pool"]:
+        number = {"number": scale["captions"]["number"]}
+        return artifact("captions", dataset["name"], number, pool=pool(scale), subset=chosen)
     captioner = member("captioner", scale, models)
     settings = scale["captions"]
     return artifact("captions", dataset["name"], settings, pool=pool(scale), subset=chosen, captioner=captioner)
@@ -70,6 +78,11 @@ def reinforced(
     `stored` is `all`, synthetic captions and all teachers' embeddings, in some `precision`; `captions`, synthetic ones
     alone; or `plain`. Runs do not wait for what they never read, and do not change with it.
     """
+    if stored == "all" and precision == "bfloat16" and augmentation == _published(scale):
+        settings = {"augmentation": augmentation, "teachers": scale["pool"]["teachers"]}
+        return artifact(
+            "reinforced", f"{dataset['name']}-{name}", settings, pool=pool(scale), subset=subset(scale, dataset)
+        )
     teachers = list(scale["zoo"]["teachers"]) if stored == "all" else []
     captioned = {"captions": captions(scale, models, dataset)} if stored != "plain" else {}
     stored_as = {"embeddings": precision} if precision != "bfloat16" and stored == "all" else {}
@@ -82,6 +95,14 @@ def reinforced(
         teachers=[member(teacher, scale, models) for teacher in teachers],
         **captioned,
     )
+
+
+def _published(scale: Mapping) -> dict | None:
+    """The augmentation whose views and embeddings the pool brings, if it brings any."""
+    if "reinforcements" not in scale["pool"]:
+        return None
+    entry = scale["augmentations"][scale["pool"]["augmentation"]]
+    return {key: value for key, value in entry.items() if key != "fresh"}
 
 
 def views(reinforced: Artifact, side: int) -> Artifact:
@@ -98,4 +119,6 @@ def evaluation(run: Artifact, suite: Mapping, scale: Mapping) -> Artifact:
     """The evaluation of a run on the suite that the scale names."""
     settings = {"tasks": suite["tasks"], "batch_size": scale["evaluation"]["batch_size"]}
     name = f"{run.name}/{scale['evaluation']['suite']}"
+    if "tasks" in scale["evaluation"]:
+        return artifact("eval", name, settings | {"folder": scale["evaluation"]["tasks"]}, run=run)
     return artifact("eval", name, settings, run=run, pool=pool(scale))

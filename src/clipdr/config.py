@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipdr.errors import UserError, listed, nearest
+from clipdr.errors import UserError, listed, look_up, nearest
 from clipdr.experiments import Run, at_scale, for_paper, plan, training_of
 from clipdr.model_files import load_models
 from clipdr.schema import defaults, load, load_yaml, validate
@@ -357,6 +357,8 @@ def _check_sizes(scale: Mapping, source: str) -> None:
             raise UserError(f"{source}: zoo.teachers.{name}: a teacher cannot have this name; rename it")
     if scale["pool"]["kind"] == "emoji":
         _check_emoji(scale, source)
+    if scale["pool"]["kind"] == "datacomp":
+        _check_datacomp(scale, source)
     crops = [(f"augmentations.{name}", entry) for name, entry in scale["augmentations"].items()]
     members = [("zoo", scale["zoo"]), *((f"zoo.{name}", member) for name, member in _members(scale["zoo"]))]
     zoo = [(f"{path}.augmentation", entry["augmentation"]) for path, entry in members if "augmentation" in entry]
@@ -388,6 +390,14 @@ def _check_emoji(scale: Mapping, source: str) -> None:
                 f"{source}: datasets.{word}.size is {dataset['size']}; {pool['concepts']} concepts by "
                 f"{len(pool['vendors']) - held_out} vendors make at most {largest} pairs"
             )
+
+
+def _check_datacomp(scale: Mapping, source: str) -> None:
+    """What is published has names that the scale knows."""
+    pool, zoo = scale["pool"], scale["zoo"]["teachers"]
+    look_up(f"{source}: pool.augmentation", pool["augmentation"], scale["augmentations"], "augmentations")
+    if sorted(zoo) != sorted(names := [teacher["name"] for teacher in pool["teachers"]]):
+        raise UserError(f"{source}: pool.teachers are {listed(names)}, but the zoo has {listed(zoo)}; name the same")
 
 
 def _members(zoo: Mapping) -> list[tuple[str, Mapping]]:

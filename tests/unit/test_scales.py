@@ -31,9 +31,9 @@ def test_the_papers_scales_train_on_what_the_paper_says(planned):
         training, made = run.settings["training"], all_of([run.artifact])
         sizes = [one.settings["size"] for one in made.values() if one.stage == "subset"]
         usual[scale] = (training["batch_size"], training["steps"], sizes)
-        assert {one.settings["pretrained"] for one in made.values() if one.stage == "zoo"} == {
-            "openai", "datacomp_xl_s13b_b90k", "mscoco_finetuned_laion2b_s13b_b90k"
-        }  # fmt: skip
+        (stored,) = [one for one in made.values() if one.stage == "reinforced"]
+        assert [teacher["name"] for teacher in stored.settings["teachers"]] == ["openai", "datacomp"]
+        assert not [one for one in made.values() if one.stage in ("zoo", "captions")]  # all is published
     assert usual == {"paper12m": (8192, 30000, [12_800_000]), "paper1b": (65536, 200_000, [12_800_000])}
     seen = {
         run.row: run.settings["training"]["batch_size"] * run.settings["training"]["steps"] / 1e9
@@ -41,6 +41,15 @@ def test_the_papers_scales_train_on_what_the_paper_says(planned):
     }
     for row, billions in seen.items():
         assert billions == pytest.approx(float(row.rpartition(" ")[2].rstrip("B")), abs=0.01)
+
+
+def test_views_that_are_not_published_are_embedded_by_the_papers_teachers(planned):
+    """Light augmentation with distillation, of the published captions and the images that are there."""
+    (run,) = [run for run in planned["paper12m"][0]["mobileclip-table2"].runs if run.row == "+ distillation"]
+    made = all_of([run.artifact]).values()
+    assert {one.settings["pretrained"] for one in made if one.stage == "zoo"} == {"openai", "datacomp_xl_s13b_b90k"}
+    (captions,) = [one for one in made if one.stage == "captions"]
+    assert captions.settings == {"number": 5} and captions.inputs.keys() == {"pool", "subset"}
 
 
 def test_a_baseline_draws_fresh_light_views_and_distillation_reads_stored_ones(planned):

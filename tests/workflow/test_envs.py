@@ -43,7 +43,7 @@ def lock(name: str) -> dict[str, str]:
 
 @each_env
 def test_an_environment_has_channels_python_pip_and_the_locks_exact_pins(env: Path) -> None:
-    content, locked = load_yaml(env), lock("requirements.lock")
+    content, locked = load_yaml(env), lock(write.OWN.get(env.stem, "requirements.lock"))
     assert content.keys() == {"channels", "dependencies"} and content["channels"] == ["conda-forge", "nodefaults"]
     *conda, pip = content["dependencies"]
     assert conda == ["python=3.11.*", "pip=25.3"] and pip.keys() == {"pip"}
@@ -87,6 +87,15 @@ def test_the_slurm_lock_differs_from_the_lock_only_in_what_the_plugin_needs() ->
     plugin = "snakemake-executor-plugin-slurm"
     assert {"snakemake", plugin} <= slurm.keys()
     assert {name for name in slurm if locked.get(name) != slurm[name]} == {"numpy", plugin, f"{plugin}-jobstep"}
+
+
+def test_the_download_lock_has_what_the_code_that_fetches_imports() -> None:
+    rules = [rule for rule in write.rules().values() if rule["env"] == "download"]
+    closures = set().union(*(closure(module, REPO) for rule in rules for module in rule["code"]))
+    assert {"clipdr.pool.images", "clipdr.pool.reinforcements"} <= closures
+    assert (write.direct(closures) | {"img2dataset", "huggingface-hub"}) - lock(
+        "requirements-download.lock"
+    ).keys() == set()
 
 
 def texts(value: object) -> Iterator[str]:

@@ -94,13 +94,21 @@ SETTINGS = {path: made.settings for path, made in ARTIFACTS.items()} | {
 }
 
 
-def names(stage):
-    """Regular expression of the artifacts of a stage."""
-    return "|".join(re.escape(made.name) for made in ARTIFACTS.values() if made.stage == stage) or "none"
+def names(stage, chosen=lambda made: True):
+    """Regular expression of the artifacts of a stage, or of those of them that are chosen."""
+    found = [made.name for made in ARTIFACTS.values() if made.stage == stage and chosen(made)]
+    return "|".join(map(re.escape, found)) or "none"
+
+
+def fetched(made):
+    """Whether a pool is fetched, chunk by chunk."""
+    return made.settings["kind"] == "datacomp"
 
 
 # Where captioner and teachers run when they reinforce; training has a key of its own.
 DEVICE = SCALE["zoo"].get("device", "cpu")
+# img2dataset does not fit the lock of all other stages: its environment is conda's, or this one, which `make` installs.
+DOWNLOADER = next((str(path) for path in [ROOT / ".venv-download/bin/python"] if path.is_file()), "python")
 # Kind of zoo -> regular expression of its members.
 ZOO = {"trained": "none", "published": "none", SCALE["zoo"]["kind"]: names("zoo")}
 
@@ -150,15 +158,20 @@ def made_from(key, file):
     return paths
 
 
-def chunks(wildcards):
-    """The folders of all chunks of something that is made in chunks, those of its subset."""
-    names = chunk_names(chunks_of(ARTIFACTS[wildcards.chunked]))
-    return [f"results/{wildcards.chunked}/chunks/{name}" for name in names]
+def chunks(path):
+    """The folders of all chunks of an artifact that is made in chunks."""
+    return [f"results/{path}/chunks/{name}" for name in chunk_names(chunks_of(ARTIFACTS[path]))]
 
 
 def folders(paths):
     """Where the data of a run lie: a folder, or that of a manifest."""
     return [str(Path(path).parent) if path.endswith("manifest.json") else path for path in paths]
+
+
+def tasks(wildcards):
+    """The folder of the held-out tasks: the pool's, or the one that the scale names."""
+    made = ARTIFACTS[f"eval/{wildcards.eval}"]
+    return made.settings.get("folder") or f"results/{made.inputs['pool'].path}/tasks"
 
 
 def sources(wildcards):
@@ -169,8 +182,6 @@ def sources(wildcards):
             return f"results/sources/{Path(pool['packages']).name}"
         case "folder":
             return pool["source"]
-    # Shown as an input that is missing.
-    return f"(a pool of kind {pool['kind']} cannot be made yet: put its shards into results/pool/{wildcards.pool})"
 
 
 def pool_code(wildcards):

@@ -3,7 +3,7 @@ rule evaluate:
     input:
         settings="results/eval/{eval}/settings.json",
         model=made_from("run", "model"),
-        tasks=made_from("pool", "tasks"),
+        tasks=tasks,
     output:
         "results/eval/{eval}/records.jsonl",
     log:

@@ -34,6 +34,8 @@ rule pool:
         "results/logs/pool/{pool}.log",
     benchmark:
         "results/benchmarks/pool/{pool}.tsv"
+    wildcard_constraints:
+        pool=names("pool", lambda made: not fetched(made)),
     conda:
         "../../envs/pool.yaml"
     threads: 1

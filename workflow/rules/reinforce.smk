@@ -11,6 +11,8 @@ rule caption:
         "results/logs/caption/{captions}/{chunk}.log",
     benchmark:
         "results/benchmarks/caption/{captions}/{chunk}.tsv"
+    wildcard_constraints:
+        captions=names("captions", lambda made: "captioner" in made.inputs),
     priority: 2  # as the captioner
     conda:
         "../../envs/torch.yaml"
@@ -41,6 +43,8 @@ rule reinforce:
         "results/logs/reinforce/{reinforced}/{chunk}.log",
     benchmark:
         "results/benchmarks/reinforce/{reinforced}/{chunk}.tsv"
+    wildcard_constraints:
+        reinforced=names("reinforced", lambda made: "teachers" in made.inputs),
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -57,17 +61,77 @@ rule reinforce:
         " --threads {threads} --output {output:q} 2>&1 | tee {log:q}"
 
 
+rule take_captions:
+    """The synthetic captions that the pool's samples bring with them."""
+    input:
+        settings="results/captions/{captions}/settings.json",
+        pool=made_from("pool", "shards"),
+        subset=made_from("subset", "chunks"),
+    output:
+        directory("results/captions/{captions}/chunks/{chunk}"),
+    log:
+        "results/logs/caption/{captions}/{chunk}.log",
+    benchmark:
+        "results/benchmarks/caption/{captions}/{chunk}.tsv"
+    wildcard_constraints:
+        captions=names("captions", lambda made: "captioner" not in made.inputs),
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code("clipdr.reinforce.stored"),
+    shell:
+        "python -m clipdr.reinforce take-captions --settings {input.settings:q} --pool {input.pool:q}"
+        " --subset {input.subset:q}/{wildcards.chunk}.parquet --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule take_reinforcements:
+    """The stored augmentations and embeddings that the pool's samples bring with them."""
+    input:
+        settings="results/reinforced/{reinforced}/settings.json",
+        pool=made_from("pool", "shards"),
+        subset=made_from("subset", "chunks"),
+    output:
+        directory("results/reinforced/{reinforced}/chunks/{chunk}"),
+    log:
+        "results/logs/reinforce/{reinforced}/{chunk}.log",
+    benchmark:
+        "results/benchmarks/reinforce/{reinforced}/{chunk}.tsv"
+    wildcard_constraints:
+        reinforced=names("reinforced", lambda made: "teachers" not in made.inputs),
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code("clipdr.reinforce.stored"),
+    shell:
+        "python -m clipdr.reinforce take-reinforcements --settings {input.settings:q} --pool {input.pool:q}"
+        " --subset {input.subset:q}/{wildcards.chunk}.parquet --output {output:q} 2>&1 | tee {log:q}"
+
+
 rule manifest:
     """One manifest for all chunks of captions, or of a dataset in one of its two forms."""
     input:
-        chunks,
+        lambda wildcards: chunks(wildcards.chunked),
     output:
         "results/{chunked}/manifest.json",
     log:
         "results/logs/manifest/{chunked}.log",
+    benchmark:
+        "results/benchmarks/manifest/{chunked}.tsv"
     localrule: True
     conda:
         "../../envs/pool.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
     params:
         code=code("clipdr.data.manifest"),
     shell:

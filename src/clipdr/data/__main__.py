@@ -61,7 +61,8 @@ def _subset(args) -> None:
     from clipdr.data.subset import sample
 
     settings = args.settings
-    sample(args.index, settings["size"], settings["seed"], settings.get("chunks", 1), args.output)
+    size, seed, chunks = settings["size"], settings["seed"], settings.get("chunks", 1)
+    sample(args.index, size, seed, chunks, args.output, settings.get("at_most", False))
 
 
 def _views(args) -> None:

@@ -41,14 +41,22 @@ def merge(chunks: Sequence[Path], output: Path) -> None:
     Raises:
         UserError: chunks that were not made in the same way.
     """
+    write_manifest(merged(chunks, [chunk.relative_to(output.parent) for chunk in chunks]), output)
+
+
+def merged(chunks: Sequence[Path], places: Sequence[Path]) -> dict:
+    """The manifest of all chunks, whose shards are found at these places, from the folder of the manifest on."""
     whole: dict = {}
-    for chunk in chunks:
+    for chunk, place in zip(chunks, places, strict=True):
         one = _read(chunk / MANIFEST, ("samples", "shards"))
-        place = chunk.relative_to(output.parent)
         one["shards"] = {(place / shard).as_posix(): number for shard, number in one["shards"].items()}
         whole = _add(whole, one, chunk) if whole else one
-    with atomic_file(output) as path:
-        path.write_text(json.dumps(whole, indent=2) + "\n")
+    return whole
+
+
+def write_manifest(manifest: dict, path: Path) -> None:
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def _add(whole: dict, one: dict, chunk: Path) -> dict:

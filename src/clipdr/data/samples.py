@@ -67,10 +67,10 @@ def encode(
     details = json.loads(pool_sample["json"])
     return {
         **{name: pool_sample[name] for name in ("__key__", *IMAGES, "txt") if name in pool_sample},
-        "syn.json": _json({"syn_text": synthetic}),
-        "paug.json": _json({"param_aug": augmentations}),
+        "syn.json": as_json({"syn_text": synthetic}),
+        "paug.json": as_json({"param_aug": augmentations}),
         **PRECISIONS[precision](img_AE, txt_TE),
-        "json": _json({"uid": details["uid"], "sha256": details["sha256"]}),
+        "json": as_json({"uid": details["uid"], "sha256": details["sha256"]}),
     }
 
 
@@ -216,5 +216,6 @@ def _image_bytes(sample: dict) -> bytes:
     return [sample[name] for name in IMAGES if name in sample][0]
 
 
-def _json(value: dict) -> bytes:
+def as_json(value: dict) -> bytes:
+    """As all JSON members are written."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False).encode()

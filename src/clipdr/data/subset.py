@@ -16,12 +16,13 @@ from clipdr.chunks import chunk_names, runs
 from clipdr.data.shards import IMAGES, read_shard
 from clipdr.errors import UserError
 from clipdr.files import atomic_dir, sha256
+from clipdr.progress import log
 
 BATCH = 65536  # lines of the index that are held
 DIGITS = 5  # of a hash, by which pairs are counted before those at the border are compared
 
 
-def sample(index: Path, size: int, seed: int, chunks: int, output: Path) -> None:
+def sample(index: Path, size: int, seed: int, chunks: int, output: Path, at_most: bool = False) -> None:
     """Write the `size` rows of the index whose (seed, uid) hash comes first, in the index's order.
 
     Args:
@@ -30,6 +31,7 @@ def sample(index: Path, size: int, seed: int, chunks: int, output: Path) -> None
         seed: of the choice.
         chunks: number of files.
         output: folder that receives `<chunk>.parquet`, see `clipdr.chunks`.
+        at_most: whether a pool of fewer pairs is taken whole.
 
     Raises:
         UserError: the pool has fewer pairs than asked for, or fewer shards than chunks, or `size` is not positive.
@@ -40,6 +42,9 @@ def sample(index: Path, size: int, seed: int, chunks: int, output: Path) -> None
     for rows in _batches(index, ["uid", "shard"]):
         np.add.at(numbers, [int(digest[:DIGITS], 16) for digest in _hashes(rows, seed)], 1)
         shards |= dict.fromkeys(rows["shard"])
+    if at_most and size > numbers.sum():
+        log.warning("the pool has %d of the %d pairs that were asked for; all are taken", numbers.sum(), size)
+        size = int(numbers.sum())
     if size > numbers.sum():
         raise UserError(
             f"a subset of {size} was asked of a pool of {numbers.sum()} pairs; lower `size` in the scale's datasets"

@@ -4,6 +4,7 @@ import zipfile
 from pathlib import Path
 
 from clipdr.errors import UserError
+from clipdr.models.device import check_device
 from clipdr.models.folder import load_tokenizer, read_config, weights_file
 
 
@@ -29,15 +30,6 @@ def load_model(folder: Path, device: str = "cpu"):
     load_pretrained(model, weights, str(folder))
     model.tokenizer = load_tokenizer(folder)
     return model.to(device).eval()
-
-
-def check_device(name: str) -> None:
-    """Raise UserError if this machine has no such device."""
-    import torch
-
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(name.partition(":")[0]):
-        raise UserError(f"device {name} was asked for, which this machine does not have; choose cpu")
 
 
 def _check_sums(weights: Path) -> None:

@@ -6,37 +6,97 @@ from clipdr import cli
 
 
 def main() -> None:
-    parser = cli.parser(
-        "clipdr.pool",
-        "Fetch the packages of a scale's pool, or write its images and its held-out tasks.",
+    example = (
         "python -m clipdr.pool build --settings results/pool/<pool>/settings.json --sources results/sources/emoji "
-        "--pool my-pool/shards --tasks my-pool/tasks",
+        "--pool my-pool/shards --tasks my-pool/tasks"
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    fetch = commands.add_parser("fetch", help="install the locked packages")
+    parser = cli.parser(
+        "clipdr.pool", "Fetch what a scale's pool is made of, and write its images and its held-out tasks.", example
+    )
+    commands = parser.add_subparsers(required=True, metavar="fetch|build|reinforcements|images|gather")
+    fetch = cli.command(
+        commands,
+        "fetch",
+        _fetch,
+        "Install the locked packages of an emoji pool.",
+        "python -m clipdr.pool fetch --packages config/pools/emoji --output my-sources",
+    )
     fetch.add_argument("--packages", type=Path, required=True, help="folder with package.json and package-lock.json")
-    fetch.add_argument("--output", type=Path, required=True, help="folder that receives the packages' JSON files")
-    build = commands.add_parser("build", help="write the pool's shards and the evaluation tasks")
-    build.add_argument(
-        "--settings", type=cli.settings, required=True, help="its settings.json, the scale's `pool` section"
-    )
+    build = cli.command(commands, "build", _build, "Write the pool's shards and the evaluation tasks.", example)
     build.add_argument(
         "--sources", type=Path, required=True, help="what `fetch` wrote, or a table of images, or a folder of shards"
     )
     build.add_argument("--pool", type=Path, required=True, help="folder that receives shards and index.parquet")
     build.add_argument("--tasks", type=Path, required=True, help="folder that receives the wds_<task> folders")
+    reinforcements = cli.command(
+        commands,
+        "reinforcements",
+        _reinforcements,
+        "Fetch a run of the shards of published reinforcements.",
+        "python -m clipdr.pool reinforcements --settings results/pool/<pool>/settings.json --chunk 003-of-128 "
+        "--output my-reinforcements",
+    )
+    reinforcements.add_argument("--chunk", required=True, help="which run of the shards, as 003-of-128")
+    images = cli.command(
+        commands,
+        "images",
+        _images,
+        "Fetch the images of published reinforcements from their addresses.",
+        "python -m clipdr.pool images --settings results/pool/<pool>/settings.json "
+        "--reinforcements my-reinforcements --output my-images",
+    )
+    images.add_argument("--reinforcements", type=Path, required=True, help="folder that `reinforcements` wrote")
+    gathered = cli.command(
+        commands,
+        "gather",
+        _gather,
+        "Make one pool of its chunks.",
+        "python -m clipdr.pool gather --chunks my-pool/chunks/* --output my-pool/shards",
+    )
+    gathered.add_argument(
+        "--chunks", type=Path, nargs="+", required=True, help="folders that `clipdr.reinforce join` wrote, in order"
+    )
+    for command in (build, reinforcements, images):
+        command.add_argument(
+            "--settings", type=cli.settings, required=True, help="its settings.json, the scale's `pool` section"
+        )
+    for command in (fetch, reinforcements, images, gathered):
+        command.add_argument("--output", type=Path, required=True, help="folder")
     args = parser.parse_args()
-    if args.command == "fetch":
-        from clipdr.pool.fetch import fetch as run
+    args.run(args)
 
-        run(args.packages, args.output)
+
+def _fetch(args) -> None:
+    from clipdr.pool.fetch import fetch
+
+    fetch(args.packages, args.output)
+
+
+def _build(args) -> None:
+    if args.settings["kind"] == "folder":
+        from clipdr.pool.folder import build
     else:
-        if args.settings["kind"] == "folder":
-            from clipdr.pool.folder import build as run
-        else:
-            from clipdr.pool.emoji import build as run
+        from clipdr.pool.emoji import build
 
-        run(args.sources, args.settings, args.pool, args.tasks)
+    build(args.sources, args.settings, args.pool, args.tasks)
+
+
+def _reinforcements(args) -> None:
+    from clipdr.pool.reinforcements import download_reinforcements
+
+    download_reinforcements(args.settings, args.chunk, args.output)
+
+
+def _images(args) -> None:
+    from clipdr.pool.images import download_images
+
+    download_images(args.reinforcements, args.settings, args.output)
+
+
+def _gather(args) -> None:
+    from clipdr.pool.gather import gather
+
+    gather(args.chunks, args.output)
 
 
 if __name__ == "__main__":

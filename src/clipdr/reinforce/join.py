@@ -1,5 +1,8 @@
 """Join published reinforcements with images and captions: apple/DataCompDR-12M and its like, which have neither.
 
+What comes of it is a reinforced dataset, and a chunk of a pool of kind `datacomp` too: it has an index, and what stages
+that make captions or embeddings anew read of a sample.
+
 A shard of reinforcements (`syn.json`, `paug.json`, `npz` or `pth.gz`, `url.txt`, `json` per uid) is joined with the
 images that were fetched for it: `<images>/<shard>.tar`, or any tar files in the folder `<images>/<shard>/`, as
 img2dataset writes them. An image belongs to the uid in its `json`, or else to that of its name. Its caption is its
@@ -20,7 +23,7 @@ from pathlib import Path
 import pandas as pd
 
 from clipdr.data.manifest import MANIFEST
-from clipdr.data.samples import DAMAGE, decode_image, read_augmentations
+from clipdr.data.samples import DAMAGE, as_json, decode_image, read_augmentations
 from clipdr.data.shards import IMAGES, read_shard, write_shard
 from clipdr.errors import UserError
 from clipdr.files import reason, resumable_dir, sha256, sha256_file, stamps
@@ -28,6 +31,7 @@ from clipdr.fingerprint import own
 from clipdr.progress import log, progress
 
 SKIPPED = "skipped.csv"
+INDEX, COLUMNS = "index.parquet", ["uid", "shard", "sha256", "caption", "texts", "label"]
 EXTENSIONS = {extension: extension for extension in IMAGES} | {"jpeg": "jpg"}  # of a member -> in the store
 REINFORCEMENTS = ("syn.json", "paug.json", "pth.gz", "npz")
 
@@ -51,7 +55,7 @@ class Place:
 
 
 def join(reinforcements: Path, images: Path, captions: Path | None, settings: dict, output: Path) -> None:
-    """Write a reinforced dataset, shard by shard; shards finished before a kill are kept.
+    """Write a reinforced dataset with an index, shard by shard; shards finished before a kill are kept.
 
     Args:
         reinforcements: folder of shards.
@@ -59,7 +63,7 @@ def join(reinforcements: Path, images: Path, captions: Path | None, settings: di
         captions: parquet with `uid` and `text`; None if the images bring theirs.
         settings: `teachers` (name, width and logit_scale of each, in the order of their slices), `augmentation` of the
             stored views, and `bad_samples`, `skip` or `fail`.
-        output: folder of shards, manifest.json, and skipped.csv (shard, uid, reason).
+        output: folder of shards, manifest.json, index.parquet, and skipped.csv (shard, uid, reason).
 
     Raises:
         UserError: there are no shards, a file cannot be read, or a sample is bad and `bad_samples` says `fail`.
@@ -76,11 +80,25 @@ def join(reinforcements: Path, images: Path, captions: Path | None, settings: di
                 log.info("%s: %s was finished before", output.name, shard)
                 continue
             skipped: list[tuple[str, str, str]] = []
+            lines: list[dict] = []
             samples = _joined(reinforcements / shard, _images_of(images, shard), texts, settings, skipped)
-            write_shard(folder / f"{shard}.partial", samples)
+            write_shard(folder / f"{shard}.partial", _indexed(samples, shard, lines))
             (folder / f"{shard}.partial").replace(folder / shard)
+            pd.DataFrame(lines, columns=COLUMNS).to_parquet(folder / _index(shard), index=False)
             pd.DataFrame(skipped, columns=["shard", "uid", "reason"]).to_csv(folder / _listed(shard), index=False)
         _finish(folder, shards, settings)
+
+
+def _indexed(samples: Iterator[dict], shard: str, lines: list[dict]) -> Iterator[dict]:
+    """The samples, each with a line in the index."""
+    for sample in samples:
+        details = json.loads(sample["json"])
+        lines.append({**details, "caption": sample["txt"].decode(), "shard": shard})
+        yield sample
+
+
+def _index(shard: str) -> str:
+    return f"{shard.removesuffix('.tar')}.index.parquet"
 
 
 def _listed(shard: str) -> str:
@@ -91,7 +109,9 @@ def _listed(shard: str) -> str:
 def _finish(folder: Path, shards: list[str], settings: dict) -> None:
     lists = [pd.read_csv(folder / _listed(shard), dtype=str) for shard in shards]
     skipped = pd.concat(lists, ignore_index=True)
-    numbers = {shard: sum(1 for _ in read_shard(folder / shard)) for shard in shards}
+    index = pd.concat([pd.read_parquet(folder / _index(shard)) for shard in shards], ignore_index=True)
+    index.to_parquet(folder / INDEX, index=False)
+    numbers = index.groupby("shard").size().reindex(shards, fill_value=0).to_dict()
     manifest = {
         "in": sum(numbers.values()) + len(skipped),
         "samples": sum(numbers.values()),
@@ -104,6 +124,7 @@ def _finish(folder: Path, shards: list[str], settings: dict) -> None:
     skipped.to_csv(folder / SKIPPED, index=False)
     for shard in shards:
         (folder / _listed(shard)).unlink()
+        (folder / _index(shard)).unlink()
         if not numbers[shard]:
             (folder / shard).unlink()
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
@@ -156,8 +177,8 @@ def _sample(members: dict, places: dict[str, Place] | None, texts: Mapping[str, 
         raise Skip("the image was resized: a stored crop does not fit")
     if sha256(image) != digest:
         raise Skip("the image was changed: it has another sha256")
-    details = json.dumps({"uid": uid, "sha256": digest}, sort_keys=True).encode()
-    return {**sample, **{name: members[name] for name in REINFORCEMENTS if name in members}, "json": details}
+    details = {"uid": uid, "sha256": digest, "texts": [caption], "label": None}
+    return {**sample, **{name: members[name] for name in REINFORCEMENTS if name in members}, "json": as_json(details)}
 
 
 def _caption(uid: str, places: dict[str, Place], texts: Mapping[str, str] | None) -> str:

@@ -14,7 +14,7 @@ from torch.distributed.nn.functional import all_gather as all_gather_with_grad
 
 from clipdr.batch import Embeddings, Teacher, each
 from clipdr.errors import UserError
-from clipdr.models.load import check_device
+from clipdr.models.device import check_device
 
 
 @dataclass(frozen=True)

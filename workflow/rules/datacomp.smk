@@ -1,0 +1,105 @@
+# A pool of kind `datacomp`: published reinforcements, joined with images that are fetched from their addresses.
+
+
+rule download_reinforcements:
+    """Fetch a run of the published shards: captions, augmentations, embeddings and addresses, but no images."""
+    input:
+        settings="results/pool/{pool}/settings.json",
+    output:
+        directory("results/pool/{pool}/reinforcements/{chunk}"),
+    log:
+        "results/logs/download_reinforcements/{pool}/{chunk}.log",
+    benchmark:
+        "results/benchmarks/download_reinforcements/{pool}/{chunk}.tsv"
+    wildcard_constraints:
+        pool=names("pool", fetched),
+    conda:
+        "../../envs/download.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=600,
+    params:
+        python=DOWNLOADER,
+        code=code("clipdr.pool.reinforcements"),
+    shell:
+        "{params.python:q} -m clipdr.pool reinforcements --settings {input.settings:q} --chunk {wildcards.chunk}"
+        " --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule download_images:
+    """Fetch the images of a run of shards from their addresses; those that are gone are counted and listed."""
+    input:
+        settings="results/pool/{pool}/settings.json",
+        reinforcements="results/pool/{pool}/reinforcements/{chunk}",
+    output:
+        directory("results/pool/{pool}/images/{chunk}"),
+    log:
+        "results/logs/download_images/{pool}/{chunk}.log",
+    benchmark:
+        "results/benchmarks/download_images/{pool}/{chunk}.tsv"
+    wildcard_constraints:
+        pool=names("pool", fetched),
+    conda:
+        "../../envs/download.yaml"
+    threads: 2
+    resources:
+        mem_mb=8000,
+        runtime=1440,
+    params:
+        python=DOWNLOADER,
+        code=code("clipdr.pool.images"),
+    shell:
+        "{params.python:q} -m clipdr.pool images --settings {input.settings:q}"
+        " --reinforcements {input.reinforcements:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule join:
+    """Join a run of shards with its images; what is missing, changed or resized is counted and listed."""
+    input:
+        settings="results/pool/{pool}/settings.json",
+        reinforcements="results/pool/{pool}/reinforcements/{chunk}",
+        images="results/pool/{pool}/images/{chunk}",
+    output:
+        directory("results/pool/{pool}/chunks/{chunk}"),
+    log:
+        "results/logs/join/{pool}/{chunk}.log",
+    benchmark:
+        "results/benchmarks/join/{pool}/{chunk}.tsv"
+    wildcard_constraints:
+        pool=names("pool", fetched),
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        code=code("clipdr.reinforce.join"),
+    shell:
+        "python -m clipdr.reinforce join --settings {input.settings:q} --reinforcements {input.reinforcements:q}"
+        " --images {input.images:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule gather:
+    """The chunks of a pool as one: links to their shards, and one index."""
+    input:
+        lambda wildcards: chunks(f"pool/{wildcards.pool}"),
+    output:
+        directory("results/pool/{pool}/shards"),
+    log:
+        "results/logs/gather/{pool}.log",
+    benchmark:
+        "results/benchmarks/gather/{pool}.tsv"
+    wildcard_constraints:
+        pool=names("pool", fetched),
+    conda:
+        "../../envs/pool.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        code=code("clipdr.pool.gather"),
+    shell:
+        "python -m clipdr.pool gather --chunks {input:q} --output {output:q} 2>&1 | tee {log:q}"
