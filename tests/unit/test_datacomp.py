@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_join import SETTINGS, SHARDS, fetched, picture, published, uid
+from published import SETTINGS, SHARDS, fetched, picture, published, uid
 
 from clipdr.chunks import chunk_names
 from clipdr.data.manifest import merge, read_manifest

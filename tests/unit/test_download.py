@@ -3,21 +3,33 @@
 import json
 import os
 import subprocess
-import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_join import SETTINGS, published, uid
-from test_join import picture as drawn
+from published import (
+    CHANGED,
+    CUT,
+    FLAKY,
+    GONE,
+    MOVED,
+    PAGE,
+    REPOSITORY,
+    REVISION,
+    SETTINGS,
+    SLOW,
+    picture,
+    serving,
+    uid,
+    write_tree,
+)
 
 from clipdr.chunks import chunk_names
 from clipdr.data.manifest import read_manifest
-from clipdr.data.shards import read_shard, write_shard
+from clipdr.data.shards import read_shard
 from clipdr.data.views import read_views
 from clipdr.errors import UserError
 from clipdr.pool.reinforcements import download_reinforcements
@@ -26,101 +38,17 @@ from clipdr.reinforce.verify import verify
 
 REPO = Path(__file__).parents[2]
 DOWNLOADER = REPO / ".venv-download/bin/python"
-REPOSITORY, REVISION = "apple/DataCompDR-12M-bf16", "0123456789abcdef0123456789abcdef01234567"
-
-# Number of a sample -> what its address answers; all others give their image.
-GONE, SLOW, CUT, MOVED, PAGE, CHANGED, FLAKY = 1, 2, 3, 4, 5, 6, 7
-
-
-class World(BaseHTTPRequestHandler):
-    """Images at /<number>.jpg, and the hub's dataset `REPOSITORY`, which lies in the server's `tree`."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self) -> None:
-        self.answer(head=True)
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def answer(self, head: bool = False) -> None:
-        self.server.asked[self.path] += 1
-        if "/" in self.path[1:]:
-            return self.hub(head)
-        number = int(self.path.strip("/").split(".")[0])
-        if number == SLOW:
-            time.sleep(4)
-        if number == GONE or (number == FLAKY and self.server.asked[self.path] == 1):
-            return self.send(b"gone", 404 if number == GONE else 503)
-        if number == MOVED:
-            return self.send(b"", 302, Location="/1004.jpg")
-        if number == PAGE:
-            return self.send(b"<html>This picture is not here any more.</html>", 200)
-        image = drawn(99) if number == CHANGED else drawn(number % 1000)
-        if number == CUT:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(image)))
-            self.end_headers()
-            self.wfile.write(image[: len(image) // 2])
-            return self.connection.close()
-        return self.send(image, 200)
-
-    def hub(self, head: bool) -> None:
-        tree, at = self.server.tree, f"/datasets/{REPOSITORY}/resolve/{REVISION}/"
-        if self.path.startswith(f"/api/datasets/{REPOSITORY}/tree/{REVISION}"):
-            files = [path for path in sorted(tree.rglob("*")) if path.is_file()]
-            listed = [
-                {
-                    "type": "file",
-                    "path": path.relative_to(tree).as_posix(),
-                    "size": path.stat().st_size,
-                    "oid": "0" * 40,
-                }
-                for path in files
-            ]
-            return self.send(json.dumps(listed).encode(), 200, **{"Content-Type": "application/json"})
-        if self.path.startswith(at) and (tree / self.path.removeprefix(at)).is_file():
-            data = (tree / self.path.removeprefix(at)).read_bytes()
-            tags = {"ETag": f'"{len(data):040x}"', "X-Repo-Commit": REVISION}
-            return self.send(b"" if head else data, 200, length=len(data), **tags)
-        return self.send(b'{"error": "not here"}', 404)
-
-    def send(self, body: bytes, status: int, length: int | None = None, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body) if length is None else length), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_) -> None:
-        pass
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), World)
-    server.asked, server.tree = Counter(), tmp_path / "published"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-def addressed(world: ThreadingHTTPServer, number: int) -> dict:
-    """What is published of a sample, with an address that this server answers."""
-    return published(number) | {"url.txt": f"http://127.0.0.1:{world.server_port}/{number}.jpg".encode()}
+    with serving(tmp_path / "published") as server:
+        yield server
 
 
 @pytest.fixture
 def tree(world: ThreadingHTTPServer, tmp_path: Path) -> Path:
-    """`published`: three shards in folders, as the large set has them; and `captions`, in two files."""
-    for shard, numbers in {"00/00000000.tar": range(6), "00/00000001.tar": range(6, 9), "01/00000000.tar": [9]}.items():
-        (tmp_path / "published" / shard).parent.mkdir(parents=True, exist_ok=True)
-        write_shard(tmp_path / "published" / shard, [addressed(world, n) for n in numbers])
-    (tmp_path / "captions").mkdir()
-    table = pd.DataFrame({"uid": [uid(n) for n in range(20)], "url": "", "text": [f"text {n}" for n in range(20)]})
-    for part in (0, 1):
-        table[part::2].to_parquet(tmp_path / f"captions/{part}.parquet")
+    write_tree(tmp_path, world.server_port)
     return tmp_path
 
 
@@ -206,7 +134,7 @@ def test_what_the_world_still_has_is_joined_and_the_rest_is_counted(tree: Path) 
     assert [row[0] for row in views.texts] == [f"text {n}" for n in (0, MOVED, FLAKY, 8, 9)]
     for shard in manifest["shards"]:
         for sample in read_shard(tree / "store" / shard):
-            assert sample["jpg"] == drawn(int(sample["__key__"], 16))  # not encoded again
+            assert sample["jpg"] == picture(int(sample["__key__"], 16))  # not encoded again
 
 
 @pytest.mark.slow

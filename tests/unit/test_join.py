@@ -1,69 +1,24 @@
 """Published reinforcements, joined with images as img2dataset writes them: what fits is kept, the rest is counted."""
 
 import io
-import json
 import shutil
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from published import SETTINGS, SHARDS, fetched, picture, published, uid
 
 from clipdr.data.manifest import read_manifest
-from clipdr.data.samples import decode, encode
+from clipdr.data.samples import decode
 from clipdr.data.shards import read_shard, write_shard
 from clipdr.data.views import read_views
 from clipdr.errors import UserError
-from clipdr.files import sha256
 from clipdr.reinforce import join as stage
 from clipdr.reinforce.join import join
 from clipdr.reinforce.verify import verify
-
-TEACHERS = [{"name": name, "width": 6, "logit_scale": 100.0} for name in ("openai", "datacomp")]
-AUGMENTATION = {"views": 2, "image_size": 32, "crop_scale": [0.5, 1.0], "num_ops": 0, "magnitude": 0, "seed": 0}
-SETTINGS = {"teachers": TEACHERS, "augmentation": AUGMENTATION, "bad_samples": "skip"}
-SHARDS = {"00000000.tar": range(5), "00000001.tar": range(5, 12)}
-
-
-def uid(number: int) -> str:
-    return f"{number:032x}"
-
-
-def picture(number: int, size: tuple[int, int] = (60, 40)) -> bytes:
-    stream = io.BytesIO()
-    pixels = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    Image.fromarray(pixels).save(stream, "jpeg")
-    return stream.getvalue()
-
-
-def published(number: int, precision: str = "bfloat16") -> dict:
-    """What apple/DataCompDR-12M has of a sample: neither image nor caption."""
-    random = torch.Generator().manual_seed(number)
-    emb = [
-        torch.cat([torch.nn.functional.normalize(torch.randn(n, 6, generator=random), dim=1) for _ in TEACHERS], dim=1)
-        for n in (2, 3)
-    ]
-    entries = [[[0, 0, 40, 60], []], [[10, 20, 30, 40], []]]
-    details = json.dumps({"uid": uid(number), "sha256": sha256(picture(number))}).encode()
-    base = {"__key__": uid(number), "jpg": b"", "txt": b"", "json": details}
-    members = encode(base, [f"one {number}", f"two {number}"], entries, *emb, precision)
-    members["paug.json"] = json.dumps({"param_aug": json.dumps(entries)}).encode()  # as the hub delivers it
-    members["url.txt"] = f"http://localhost/{number}.jpg".encode()
-    return {name: value for name, value in members.items() if name not in ("jpg", "txt")}
-
-
-def fetched(number: int) -> dict:
-    """What img2dataset writes of one: a number of its own as key, the uid in its json."""
-    details = {"uid": uid(number), "url": f"http://localhost/{number}.jpg", "status": "success"}
-    return {
-        "__key__": f"{number:09d}",
-        "jpg": picture(number),
-        "txt": f"caption {number}".encode(),
-        "json": json.dumps(details).encode(),
-    }
 
 
 @pytest.fixture
