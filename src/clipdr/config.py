@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipdr.artifacts import Artifact
 from clipdr.errors import UserError, listed, look_up, nearest
-from clipdr.experiments import Run, at_scale, for_paper, plan, training_of
+from clipdr.experiments import Run, at_scale, for_paper, measured, plan, training_of
 from clipdr.model_files import load_models
 from clipdr.schema import defaults, load, load_yaml, validate
-from clipdr.words import COST, NETWORK_COLUMNS, columns_of, evaluation_columns, has_runs, words_of
+from clipdr.words import COST, NETWORK_COLUMNS, SIZE, columns_of, evaluation_columns, has_runs, words_of
 
 BARE = "mobileclip"  # the paper whose experiments may be called by their bare name
 RESERVED = ("captioner", "tokenizer")  # members of the zoo that are no teachers
@@ -23,7 +24,10 @@ RESERVED = ("captioner", "tokenizer")  # members of the zoo that are no teachers
 
 @dataclass(frozen=True)
 class Planned:
-    """An experiment at a scale: `scale` as its paper sees it, the suite that it names, and the table's runs."""
+    """An experiment at a scale: `scale` as its paper sees it, the suite that it names, and the table's runs.
+
+    `measured` is what is measured instead of scores, or None.
+    """
 
     paper: str
     name: str
@@ -31,6 +35,7 @@ class Planned:
     scale: dict
     suite: dict
     runs: list[Run]
+    measured: Artifact | None = None
 
 
 def load_config(root: Path, overrides: Mapping | None = None) -> dict:
@@ -121,7 +126,8 @@ def load_experiments(root: Path, config: Mapping) -> tuple[dict[str, Planned], d
             if key in scale.get("undefined", {}):
                 raise UserError(f"{source} is undefined at scale {config['scale']}: {scale['undefined'][key]}")
             runs = check(experiment, seen, models, suite, objectives, source, scale_source)
-            planned[key] = Planned(paper, path.stem, at_scale(experiment, seen), seen, suite, runs)
+            made = measured(path.stem, experiment, runs, seen, models)
+            planned[key] = Planned(paper, path.stem, at_scale(experiment, seen), seen, suite, runs, made)
         except UserError as error:
             if key in config["experiments"]:
                 raise
@@ -199,6 +205,7 @@ def check_experiment(experiment: Mapping, models: Mapping, source: str) -> None:
     _check_uses(source, _uses_of_experiment(experiment, models))
     _check_columns(experiment, source)
     _check_rows(experiment, source)
+    _check_storage(experiment, source)
 
 
 def check_packages(root: Path, scale: Mapping, source: str) -> None:
@@ -329,11 +336,25 @@ def _check_columns(experiment: Mapping, source: str) -> None:
         raise UserError(f"{source}: latency_device is missing; say on what device the paper measured its latencies")
     if has_runs(experiment) and "seeds" not in experiment:
         raise UserError(f"{source}: seeds is missing; add it, because there are rows with settings")
-    timed = "cost" in experiment
-    if timed != (COST in experiment["columns"]) or (timed and experiment["columns"] != [COST]):
-        raise UserError(f"{source}: cost and columns: [{COST}] go together; give both, and no other column, or neither")
-    if has_runs(experiment) and not timed and not evaluation_columns(experiment):
+    for key, column in (("cost", COST), ("storage", SIZE)):
+        given = key in experiment
+        if given != (column in experiment["columns"]) or (given and experiment["columns"] != [column]):
+            raise UserError(
+                f"{source}: {key} and columns: [{column}] go together; give both, and no other column, or neither"
+            )
+    if has_runs(experiment) and "cost" not in experiment and not evaluation_columns(experiment):
         raise UserError(f"{source}: columns has no accuracy, but there are rows with settings; add one or remove those")
+
+
+def _check_storage(experiment: Mapping, source: str) -> None:
+    """Rows of a table of storage store something, and stand on a row with nothing but the dataset itself."""
+    bare = [row["name"] for row in experiment["rows"] if "on" not in row.get("stores", {})]
+    for i, row in enumerate(experiment["rows"]):
+        if ("stores" in row) != ("storage" in experiment) or ("settings" in row and "stores" in row):
+            raise UserError(f"{source}: rows[{i}]: rows of a table with storage, and no others, have stores")
+        if "on" in row.get("stores", {}):
+            use = (f"rows[{i}].stores.on", row["stores"]["on"], bare, "the rows without reinforcements")
+            _check_uses(source, [use])
 
 
 def _check_rows(experiment: Mapping, source: str) -> None:
@@ -342,7 +363,7 @@ def _check_rows(experiment: Mapping, source: str) -> None:
     taken = {"row", "network", "seeds", *settings, *experiment["columns"]}
     for i, row in enumerate(experiment["rows"]):
         for column, value in row.get("published", {}).items():
-            if column not in (*NETWORK_COLUMNS, COST) and value is not None and value > 100:
+            if column not in (*NETWORK_COLUMNS, COST, SIZE) and value is not None and value > 100:
                 raise UserError(f"{source}: rows[{i}].published.{column} is {value}; it must be at most 100 percent")
         for label in row.get("labels", {}):
             if label in taken:

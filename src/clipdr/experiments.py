@@ -91,6 +91,29 @@ def at_scale(experiment: Mapping, scale: Mapping) -> dict:
     return {**experiment, "columns": left, "comparisons": claims}
 
 
+def measured(
+    name: str, experiment: Mapping, runs: list[Run], scale: Mapping, models: Mapping[str, dict]
+) -> Artifact | None:
+    """What a table has in the place of scores: the times of its runs, or the bytes of what a dataset stores."""
+    if "cost" in experiment:
+        return costs(name, experiment, runs)
+    if "storage" in experiment:
+        return storage(name, experiment, scale, models)
+    return None
+
+
+def storage(name: str, experiment: Mapping, scale: Mapping, models: Mapping[str, dict]) -> Artifact:
+    """The bytes of what each row stores, measured on one reinforced dataset."""
+    asked = experiment["storage"]
+    dataset = look_up("storage.dataset", asked["dataset"], scale["datasets"], "datasets")
+    word = asked["augmentation"]
+    entry = look_up("storage.augmentation", word, scale["augmentations"], "augmentations")
+    augmentation = {key: value for key, value in entry.items() if key != "fresh"}
+    rows = [{"row": row["name"], "stores": row["stores"]} for row in experiment["rows"]]
+    reinforced = chain.reinforced(scale, models, dataset, word, augmentation, "all")
+    return artifact("storage", name, {"widths": asked["widths"], "rows": rows}, reinforced=reinforced)
+
+
 def costs(name: str, experiment: Mapping, runs: list[Run]) -> Artifact:
     """What a step of each row of an experiment costs, measured by one job on the runs of the first seed.
 

@@ -30,3 +30,20 @@ def markdown_table(lines: list[dict[str, str]]) -> str:
     """A Markdown table with the keys of the lines as its head."""
     escaped = [{key: value.replace("|", "\\|") for key, value in line.items()} for line in lines]
     return pd.DataFrame(escaped).to_markdown(index=False, disable_numparse=True)
+
+
+def booktabs(comments: list[str], columns: str, lines: list[dict[str, str]]) -> str:
+    """A LaTeX tabular with the keys of the lines as its head; `columns` says how each is aligned, as in `lrr`."""
+    return "\n".join(
+        [
+            *comments,
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            " & ".join(map(tex, lines[0])) + r" \\",
+            r"\midrule",
+            *(" & ".join(map(tex, line.values())) + r" \\" for line in lines),
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )

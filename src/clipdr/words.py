@@ -1,12 +1,14 @@
 """What the words of an experiment say by themselves, before a scale gives them a meaning.
 
 Beside the columns that a scale defines, a table may have network columns: parameters and latency, measured on the
-full-size network that a row names and the same at every scale; or, alone, the column of what an epoch costs.
+full-size network that a row names and the same at every scale; or, alone, the column of what an epoch costs or that of
+what a dataset takes.
 """
 
 from collections.abc import Mapping
 
 COST = "Hours per epoch"  # the column of tables whose runs are timed
+SIZE = "Size (TB)"  # the column of tables of what datasets take
 # Network column -> what is measured, and of which tower.
 NETWORK_COLUMNS = {
     "Params img (M)": ("params", "image"),
@@ -46,8 +48,8 @@ def has_runs(experiment: Mapping) -> bool:
 
 
 def evaluation_columns(experiment: Mapping) -> list[str]:
-    """The columns that a scale defines: all but the network columns and that of costs."""
-    return [column for column in experiment["columns"] if column not in NETWORK_COLUMNS and column != COST]
+    """The columns that a scale defines: all but the network columns and those of costs and sizes."""
+    return [column for column in experiment["columns"] if column not in (*NETWORK_COLUMNS, COST, SIZE)]
 
 
 def networks(experiment: Mapping, quantity: str) -> list[str]:

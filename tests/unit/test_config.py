@@ -12,7 +12,7 @@ from clipdr import config
 from clipdr.config import Planned
 from clipdr.experiments import for_paper
 from clipdr.schema import load, load_yaml, validate
-from clipdr.words import COST
+from clipdr.words import COST, SIZE
 
 REPO = Path(__file__).parents[2]
 TABLES = {path.stem: load_yaml(path) for path in sorted((REPO / "config/experiments/mobileclip").glob("*.yaml"))}
@@ -427,6 +427,34 @@ def test_costs_are_a_table_of_their_own(path, value):
     experiment = {**EXPERIMENT, "comparisons": [], "rows": [{**row, "published": {}} for row in EXPERIMENT["rows"]]}
     assert f"cost and columns: [{COST}] go together" in refused(check, {**experiment, path: value})
     assert check({**experiment, "columns": [COST], "cost": {"steps": 2, "rounds": 3}})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (
+            "rows//1//stores//on",
+            "plane",
+            "rows[1].stores.on: 'plane' is not in the rows without reinforcements; did you mean 'plain'?",
+        ),
+        (
+            "rows//1//stores//on",
+            "reinforced",
+            "rows[1].stores.on: 'reinforced' is not in the rows without reinforcements",
+        ),
+        ("rows//0//stores", None, "rows[0]: rows of a table with storage, and no others, have stores"),
+        ("storage", None, f"storage and columns: [{SIZE}] go together"),
+        ("columns", ["Params img (M)", SIZE], "columns: 'Params img (M)' would be empty"),
+    ],
+)
+def test_a_table_of_storage_says_what_its_rows_store(path, value, message):
+    rows = [{"name": "plain", "stores": {"samples": 9}, "published": {SIZE: 140}}]
+    rows += [{"name": "reinforced", "stores": {"samples": 9, "on": "plain", "views": 2}}]
+    asked = {"dataset": "DataComp-12M", "augmentation": "strong", "widths": [768]}
+    experiment = {"title": "x", "source": "y", "columns": [SIZE], "storage": asked, "rows": rows}
+    validate(experiment, "experiment", "x")
+    assert check(experiment) == []
+    assert message in refused(check, edited(experiment, path, value))
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,6 @@ from clipdr.artifacts import all_of
 from clipdr.errors import UserError
 from clipdr.chain import captions, chunks_of, evaluation
 from clipdr.chunks import chunk_names
-from clipdr.experiments import costs
 from clipdr.words import has_runs, networks, slug
 from clipdr.fingerprint import fingerprint
 from clipdr.train import named_modules
@@ -37,18 +36,16 @@ try:
     MODELS = configuration.load_models(ROOT)
     # Experiments by <paper>-<name>, and why this scale has none of the others.
     EXPERIMENTS, MISFITS = configuration.load_experiments(ROOT, CONFIG)
-    # What the runs of an experiment cost, of those that time them.
-    COSTS = {
-        name: costs(one.name, one.experiment, one.runs) for name, one in EXPERIMENTS.items() if "cost" in one.experiment
-    }
+    # What is measured in the place of scores, by experiment: times of its runs, or bytes of a dataset.
+    MEASURED = {name: one.measured for name, one in EXPERIMENTS.items() if one.measured}
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
 
 def evaluations(experiment):
-    """Run -> its evaluation, of an experiment; none where runs are only timed."""
+    """Run -> its evaluation, of an experiment; none where something else is measured."""
     one = EXPERIMENTS[experiment]
-    if "cost" in one.experiment:
+    if one.measured:
         return {}
     return {run: evaluation(run.artifact, one.suite, one.scale) for run in one.runs}
 
@@ -57,7 +54,7 @@ EVALUATIONS = {name: evaluations(name) for name in EXPERIMENTS}
 # The picture of the chain shows captions of the first dataset.
 CHAIN = captions(SCALE, MODELS, next(iter(SCALE["datasets"].values())))
 # Folder below results -> what is made there.
-ARTIFACTS = all_of([CHAIN, *COSTS.values(), *(made for every in EVALUATIONS.values() for made in every.values())])
+ARTIFACTS = all_of([CHAIN, *MEASURED.values(), *(made for every in EVALUATIONS.values() for made in every.values())])
 # Full-size networks: those whose parameters stand in tables, and all by the names of their files.
 COUNTED = sorted({name for one in EXPERIMENTS.values() for name in networks(one.experiment, "params")})
 TIMED = {name for one in EXPERIMENTS.values() for name in networks(one.experiment, "latency")}
@@ -84,8 +81,13 @@ def report(experiment):
         }
         for run in one.runs
     ]
-    timed = {"costs": f"{COSTS[experiment].path}/costs.json"} if experiment in COSTS else {}
-    return {"experiment": one.experiment, "scale": scale, "runs": runs, **timed}
+    measured = {one.measured.stage: measured_file(one.measured)} if one.measured else {}
+    return {"experiment": one.experiment, "scale": scale, "runs": runs, **measured}
+
+
+def measured_file(made):
+    """Below results: what a measurement gives."""
+    return f"{made.path}/{made.stage}.json"
 
 
 # Folder below results -> its settings.json.
@@ -127,6 +129,7 @@ wildcard_constraints:
     runs=names("runs"),
     eval=names("eval"),
     costs=names("costs"),
+    storage=names("storage"),
     told="|".join(map(re.escape, SETTINGS)),
     paper="|".join(sorted({one.paper for one in EXPERIMENTS.values()})),
     experiment="|".join(sorted({one.name for one in EXPERIMENTS.values()})),
@@ -196,9 +199,14 @@ def train_code(wildcards):
 
 
 def table_code(wildcards):
-    """Tables of accuracy do not depend on how costs are written."""
-    timed = f"{wildcards.paper}-{wildcards.experiment}" in COSTS
-    return code("clipdr.report.cost" if timed else "clipdr.report.table")
+    """Tables of accuracy do not depend on how measurements are written."""
+    measured = MEASURED.get(f"{wildcards.paper}-{wildcards.experiment}")
+    match measured and measured.stage:
+        case "costs":
+            return code("clipdr.report.cost")
+        case "storage":
+            return code("clipdr.report.storage")
+    return code("clipdr.report.table")
 
 
 def costs_code(wildcards):
@@ -230,10 +238,10 @@ def python(wildcards):
 
 
 def records(wildcards):
-    """The evaluations that an experiment's table reads, or the file of what its runs cost."""
+    """The evaluations that an experiment's table reads, or the file of what was measured for it."""
     name = f"{wildcards.paper}-{wildcards.experiment}"
-    if name in COSTS:
-        return [f"results/{COSTS[name].path}/costs.json"]
+    if name in MEASURED:
+        return [f"results/{measured_file(MEASURED[name])}"]
     return sorted({f"results/{made.path}/records.jsonl" for made in EVALUATIONS[name].values()})
 
 
@@ -268,7 +276,7 @@ def report_files(experiment):
     """Table, and the figure of what was trained for it."""
     one, folder = EXPERIMENTS[experiment], f"results/{CONFIG['scale']}"
     tables = [f"{folder}/tables/{one.paper}/{one.name}.{suffix}" for suffix in ("csv", "md", "tex")]
-    drawn = has_runs(one.experiment) and experiment not in COSTS
+    drawn = has_runs(one.experiment) and not one.measured
     return [*tables, *([f"{folder}/figures/{one.paper}/{one.name}.png"] if drawn else [])]
 
 

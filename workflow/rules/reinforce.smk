@@ -138,6 +138,31 @@ rule manifest:
         "python -m clipdr.data manifest --chunks {input:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
+rule storage:
+    """Measure the bytes of what each row of a table stores of a sample."""
+    input:
+        settings="results/storage/{storage}/settings.json",
+        reinforced=made_from("reinforced", "manifest.json"),
+    output:
+        "results/storage/{storage}/storage.json",
+    log:
+        "results/logs/storage/{storage}.log",
+    benchmark:
+        "results/benchmarks/storage/{storage}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        reinforced=lambda wildcards, input: folders(input.reinforced),
+        code=code("clipdr.reinforce.storage"),
+    shell:
+        "python -m clipdr.reinforce storage --settings {input.settings:q} --reinforced {params.reinforced:q}"
+        " --output {output:q} 2>&1 | tee {log:q}"
+
+
 rule views:
     """Replay the stored views once for all runs that share them."""
     input:

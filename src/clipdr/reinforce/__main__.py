@@ -16,7 +16,7 @@ def main() -> None:
         "--captioner results/zoo/<captioner>/model --output my-captions",
     )
     commands = parser.add_subparsers(
-        required=True, metavar="caption|embed|take-captions|take-reinforcements|join|verify"
+        required=True, metavar="caption|embed|take-captions|take-reinforcements|join|storage|verify"
     )
     caption = cli.command(
         commands,
@@ -65,6 +65,15 @@ def main() -> None:
     joined.add_argument("--reinforcements", type=Path, required=True, help="folder of published shards")
     joined.add_argument("--images", type=Path, required=True, help="folder with <shard>.tar, or <shard>/*.tar")
     joined.add_argument("--captions", type=Path, help="parquet with uid and text (default: the images' txt)")
+    measured = cli.command(
+        commands,
+        "storage",
+        _storage,
+        "Measure the bytes of what a table's rows store of a sample.",
+        "python -m clipdr.reinforce storage --settings results/storage/<storage>/settings.json "
+        "--reinforced results/reinforced/<dataset> --output storage.json",
+    )
+    measured.add_argument("--reinforced", type=Path, required=True, help="folder of a store with embeddings")
     check = cli.command(
         commands,
         "verify",
@@ -83,9 +92,9 @@ def main() -> None:
         command.add_argument("--subset", type=Path, required=True, help="a chunk that `clipdr.data subset` wrote")
     for command in (caption, embed):
         command.add_argument("--device", default="cpu", help="on which the models run: cpu (default), cuda, mps")
-    for command in (caption, embed, *taken, joined):
+    for command in (caption, embed, *taken, joined, measured):
         command.add_argument("--settings", type=cli.settings, required=True, help="its settings.json")
-        command.add_argument("--output", type=Path, required=True, help="folder")
+        command.add_argument("--output", type=Path, required=True, help="folder, or the JSON file of `storage`")
     for command in (caption, embed, check):
         command.add_argument("--threads", type=int, default=1, help="torch threads (default 1: the bytes depend on it)")
     args = parser.parse_args()
@@ -128,6 +137,12 @@ def _join(args) -> None:
     from clipdr.reinforce.join import join
 
     join(args.reinforcements, args.images, args.captions, args.settings, args.output)
+
+
+def _storage(args) -> None:
+    from clipdr.reinforce.storage import measure
+
+    measure(args.reinforced, args.settings, args.output)
 
 
 def _verify(args) -> None:

@@ -11,10 +11,11 @@ def main() -> None:
 
 
 def _table(args) -> None:
-    from clipdr.report import cost, table
+    from clipdr.report import cost, storage, table
 
-    build = cost.build if "cost" in args.settings["experiment"] else table.build
-    build(args.settings, args.results, args.output)
+    experiment = args.settings["experiment"]
+    stage = cost if "cost" in experiment else storage if "storage" in experiment else table
+    stage.build(args.settings, args.results, args.output)
 
 
 def _figure(args) -> None:

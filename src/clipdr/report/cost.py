@@ -18,7 +18,7 @@ from clipdr.errors import UserError
 from clipdr.files import atomic_file
 from clipdr.report.networks import ALIKE
 from clipdr.report.table import row_settings
-from clipdr.text import MISSING, markdown_table, number, tex
+from clipdr.text import MISSING, booktabs, markdown_table, number
 from clipdr.words import COST
 
 Costs = dict[str, dict]  # row -> batch_size, and seconds and waited, of a step, per round
@@ -120,21 +120,11 @@ def latex(report: Mapping, lines: list[dict]) -> str:
     experiment = report["experiment"]
     readable = _reader_lines(experiment, lines, report["scale"]["name"])
     numbers = len(readable[0]) - len(row_settings(experiment, experiment["rows"][0])) - 1
-    heads, bodies = list(readable[0]), [[tex(value) for value in line.values()] for line in readable]
-    return "\n".join(
-        [
-            f"% {experiment['title']} ({experiment['source']}), timed at scale {report['scale']['name']}:",
-            "% not the paper's setting, comparable in ratios alone. Needs \\usepackage{booktabs}.",
-            rf"\begin{{tabular}}{{{'l' * (len(heads) - numbers)}{'r' * numbers}}}",
-            r"\toprule",
-            " & ".join(map(tex, heads)) + r" \\",
-            r"\midrule",
-            *(" & ".join(body) + r" \\" for body in bodies),
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-        ]
-    )
+    comments = [
+        f"% {experiment['title']} ({experiment['source']}), timed at scale {report['scale']['name']}:",
+        "% not the paper's setting, comparable in ratios alone. Needs \\usepackage{booktabs}.",
+    ]
+    return booktabs(comments, "l" * (len(readable[0]) - numbers) + "r" * numbers, readable)
 
 
 def _reader_lines(experiment: Mapping, lines: list[dict], scale: str) -> list[dict[str, str]]:
