@@ -378,8 +378,8 @@ def _check_sizes(scale: Mapping, source: str) -> None:
             raise UserError(f"{source}: zoo.teachers.{name}: a teacher cannot have this name; rename it")
     if scale["pool"]["kind"] == "emoji":
         _check_emoji(scale, source)
-    if scale["pool"]["kind"] == "datacomp":
-        _check_datacomp(scale, source)
+    if "reinforcements" in scale["pool"]:
+        _check_published(scale, source)
     crops = [(f"augmentations.{name}", entry) for name, entry in scale["augmentations"].items()]
     members = [("zoo", scale["zoo"]), *((f"zoo.{name}", member) for name, member in _members(scale["zoo"]))]
     zoo = [(f"{path}.augmentation", entry["augmentation"]) for path, entry in members if "augmentation" in entry]
@@ -413,7 +413,7 @@ def _check_emoji(scale: Mapping, source: str) -> None:
             )
 
 
-def _check_datacomp(scale: Mapping, source: str) -> None:
+def _check_published(scale: Mapping, source: str) -> None:
     """What is published has names that the scale knows."""
     pool, zoo = scale["pool"], scale["zoo"]["teachers"]
     look_up(f"{source}: pool.augmentation", pool["augmentation"], scale["augmentations"], "augmentations")

@@ -14,6 +14,8 @@ from clipdr.data.shards import read_shard, write_shard
 from clipdr.data.subset import sample, subset_samples
 from clipdr.data.views import read_views
 from clipdr.errors import UserError
+from clipdr.files import sha256
+from clipdr.pool.addresses import write_addresses
 from clipdr.pool.gather import gather
 from clipdr.reinforce.join import join
 from clipdr.reinforce.stored import take_captions, take_reinforcements
@@ -127,3 +129,61 @@ def test_a_sample_that_was_changed_after_the_join_is_noticed(pool: Path, tmp_pat
     )
     with pytest.raises(UserError, match="the image is not the one whose sha256 was stored"):
         take_reinforcements(pool, rows, settings, tmp_path / "reinforced")
+
+
+@pytest.fixture
+def metadata(tmp_path: Path) -> Path:
+    """DataComp's own tables, of files of different lengths."""
+    (tmp_path / "metadata").mkdir()
+    for name, numbers in {"a": range(5), "b": range(5, 6), "c": range(6, 12)}.items():
+        table = pd.DataFrame({"uid": [uid(n) for n in numbers], "text": [f"caption {n}" for n in numbers], "more": 0})
+        table["url"] = [f"http://localhost/{n}.jpg" for n in numbers]
+        table["sha256"] = [sha256(picture(n)) for n in numbers]
+        table.to_parquet(tmp_path / f"metadata/{name}.parquet")
+    return tmp_path / "metadata"
+
+
+@pytest.mark.parametrize(("chunks", "shard_size"), [(1, 12), (2, 4), (3, 5), (4, 3)])
+def test_every_line_of_the_metadata_is_in_one_shard(
+    metadata: Path, tmp_path: Path, chunks: int, shard_size: int
+) -> None:
+    settings = {"captions": str(metadata), "shard_size": shard_size, "chunks": chunks}
+    for name in chunk_names(chunks):
+        write_addresses(settings, name, tmp_path / "addresses" / name)
+    shards = sorted((tmp_path / "addresses").rglob("*.tar"), key=lambda path: path.name)
+    samples = [list(read_shard(shard)) for shard in shards]
+    assert [len(shard) for shard in samples] == [min(shard_size, 12 - n) for n in range(0, 12, shard_size)]
+    flat = [sample for shard in samples for sample in shard]
+    assert [sample["__key__"] for sample in flat] == [uid(n) for n in range(12)]
+    assert flat[7]["url.txt"] == b"http://localhost/7.jpg"
+    assert json.loads(flat[7]["json"]) == {"uid": uid(7), "sha256": sha256(picture(7))}
+
+
+def test_addresses_and_images_make_a_pool_without_reinforcements(metadata: Path, tmp_path: Path) -> None:
+    write_addresses({"captions": str(metadata)}, "0-of-1", tmp_path / "addresses")
+    (tmp_path / "images").mkdir()
+    images = [fetched(n) for n in range(12) if n not in DEAD]
+    images[0]["jpg"] = picture(50)
+    write_shard(tmp_path / "images/00000000.tar", images)
+    join(tmp_path / "addresses", tmp_path / "images", None, {"bad_samples": "skip"}, tmp_path / "pool/chunks/0-of-1")
+    gather([tmp_path / "pool/chunks/0-of-1"], tmp_path / "pool/shards")
+    index = pd.read_parquet(tmp_path / "pool/shards/index.parquet")
+    assert list(index["uid"]) == [uid(n) for n in range(1, 12) if n not in DEAD]
+    samples = list(subset_samples(tmp_path / "pool/shards", index))
+    assert all(sample.keys() == {"__key__", "jpg", "txt", "json"} for sample in samples)
+    assert read_manifest(tmp_path / "pool/shards")["skipped"] == {
+        "the image was changed: it has another sha256": 1,
+        "there is no image": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"chunks": 2}, "pool.chunks is 2, but .*metadata has 1 shards of 10000 lines; lower it"),
+        ({"captions": "none.parquet"}, "pool.captions: none.parquet cannot be read"),
+    ],
+)
+def test_metadata_that_do_not_fit_are_named(metadata: Path, tmp_path: Path, changes: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        write_addresses({"captions": str(metadata)} | changes, "0-of-1", tmp_path / "addresses")

@@ -32,6 +32,7 @@ from clipdr.data.manifest import read_manifest
 from clipdr.data.shards import read_shard
 from clipdr.data.views import read_views
 from clipdr.errors import UserError
+from clipdr.files import sha256
 from clipdr.pool.reinforcements import download_reinforcements
 from clipdr.reinforce.join import join
 from clipdr.reinforce.verify import verify
@@ -174,3 +175,22 @@ def test_captions_that_cannot_be_read_are_named(tree: Path) -> None:
         done = command("images", "--settings", told, "--reinforcements", tree / "fetched", "--output", tree / "images")
         assert done.returncode == 1
         assert done.stderr.splitlines()[-1].startswith(f"error: pool.captions: {captions} cannot be read"), done.stderr
+
+
+@pytest.mark.slow
+def test_without_reinforcements_the_metadata_say_what_is_fetched(tree: Path, world: ThreadingHTTPServer) -> None:
+    table = pd.DataFrame({"uid": [uid(n) for n in (0, GONE, 8)], "text": ["a", "b", "c"]})
+    table["url"] = [f"http://127.0.0.1:{world.server_port}/{n}.jpg" for n in (0, GONE, 8)]
+    table["sha256"] = [sha256(picture(n)) for n in (0, GONE, 8)]
+    table.to_parquet(tree / "metadata.parquet")
+    told = tree / "settings.json"
+    told.write_text(json.dumps({"captions": str(tree / "metadata.parquet"), "bad_samples": "skip"}))
+    done = command("reinforcements", "--settings", told, "--chunk", "0-of-1", "--output", tree / "fetched")
+    assert done.returncode == 0, done.stderr
+    done = command("images", "--settings", told, "--reinforcements", tree / "fetched", "--output", tree / "images")
+    assert done.returncode == 0, done.stderr
+    join(tree / "fetched", tree / "images", None, {"bad_samples": "skip"}, tree / "pool")
+    samples = list(read_shard(tree / "pool/00000000.tar"))
+    assert [(sample["__key__"], sample["txt"], sample["jpg"]) for sample in samples] == [
+        (uid(0), b"a", picture(0)), (uid(8), b"c", picture(8)),
+    ]  # fmt: skip

@@ -1,5 +1,6 @@
 """A finished chain at scale `ci` in a folder of its own, made once for all workflow tests."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -31,13 +32,6 @@ def snakemake(folder: Path, *args: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def run_chain(folder: Path) -> str:
-    """Run the whole chain at scale `ci`; fails with what was printed."""
-    done = snakemake(folder, "--cores", "2", *CI)
-    assert done.returncode == 0, done.stdout[-6000:]
-    return done.stdout
-
-
 def planned_jobs(folder: Path, *args: str) -> Counter:
     """Rule -> number of jobs that a dry run would start, but for `settings`; empty if there is nothing to do."""
     done = snakemake(folder, "-n", *(args or CI))
@@ -50,8 +44,19 @@ def planned_jobs(folder: Path, *args: str) -> Counter:
 
 
 @pytest.fixture(scope="session")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the chain has run from empty. Tests that edit it put back what they changed."""
-    folder = copy_of_the_repository(tmp_path_factory.mktemp("chain"))
-    run_chain(folder)
-    return folder
+def chain(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder in which the chain has run from empty. Tests that edit it put back what they changed.
+
+    It runs once for all processes that test, which take copies.
+    """
+    own = tmp_path_factory.mktemp("chain") / "copy"
+    shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    with open(shared / "chain.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "finished-chain").is_dir():
+            folder = copy_of_the_repository(tmp_path_factory.mktemp("chain") / "first")
+            done = snakemake(folder, "--cores", "2", *CI)
+            assert done.returncode == 0, done.stdout[-6000:]
+            folder.rename(shared / "finished-chain")
+        shutil.copytree(shared / "finished-chain", own, symlinks=True)
+    return own

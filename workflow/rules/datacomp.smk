@@ -1,8 +1,8 @@
-# A pool of kind `datacomp`: published reinforcements, joined with images that are fetched from their addresses.
+# A pool of kind `datacomp`: published reinforcements, or addresses alone, joined with images that are fetched from there.
 
 
 rule download_reinforcements:
-    """Fetch a run of the published shards: captions, augmentations, embeddings and addresses, but no images."""
+    """A run of shards with addresses: published ones, with captions, augmentations and embeddings, or from metadata."""
     input:
         settings="results/pool/{pool}/settings.json",
     output:
@@ -21,7 +21,7 @@ rule download_reinforcements:
         runtime=600,
     params:
         python=DOWNLOADER,
-        code=code("clipdr.pool.reinforcements"),
+        code=code("clipdr.pool.reinforcements", "clipdr.pool.addresses"),
     shell:
         "{params.python:q} -m clipdr.pool reinforcements --settings {input.settings:q} --chunk {wildcards.chunk}"
         " --output {output:q} 2>&1 | tee {log:q}"

@@ -32,7 +32,7 @@ def main() -> None:
         commands,
         "reinforcements",
         _reinforcements,
-        "Fetch a run of the shards of published reinforcements.",
+        "Fetch a run of the shards of published reinforcements, or write shards of addresses from metadata.",
         "python -m clipdr.pool reinforcements --settings results/pool/<pool>/settings.json --chunk 003-of-128 "
         "--output my-reinforcements",
     )
@@ -82,9 +82,12 @@ def _build(args) -> None:
 
 
 def _reinforcements(args) -> None:
-    from clipdr.pool.reinforcements import download_reinforcements
+    if "reinforcements" in args.settings:
+        from clipdr.pool.reinforcements import download_reinforcements as run
+    else:
+        from clipdr.pool.addresses import write_addresses as run
 
-    download_reinforcements(args.settings, args.chunk, args.output)
+    run(args.settings, args.chunk, args.output)
 
 
 def _images(args) -> None:

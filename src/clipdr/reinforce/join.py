@@ -61,8 +61,8 @@ def join(reinforcements: Path, images: Path, captions: Path | None, settings: di
         reinforcements: folder of shards.
         images: folder of the images of each shard.
         captions: parquet with `uid` and `text`; None if the images bring theirs.
-        settings: `teachers` (name, width and logit_scale of each, in the order of their slices), `augmentation` of the
-            stored views, and `bad_samples`, `skip` or `fail`.
+        settings: `bad_samples`, `skip` or `fail`; and, unless the shards have nothing but addresses, `teachers` (name,
+            width and logit_scale of each, in the order of their slices) and `augmentation` of the stored views.
         output: folder of shards, manifest.json, index.parquet, and skipped.csv (shard, uid, reason).
 
     Raises:
@@ -117,9 +117,9 @@ def _finish(folder: Path, shards: list[str], settings: dict) -> None:
         "samples": sum(numbers.values()),
         "skipped": dict(sorted(Counter(skipped["reason"]).items())),
         "shards": {shard: number for shard, number in numbers.items() if number},
-        "augmentation": settings["augmentation"],
+        "augmentation": settings.get("augmentation"),
         "embeddings": settings.get("embeddings", "bfloat16"),
-        "teachers": settings["teachers"],
+        "teachers": settings.get("teachers", []),
     }
     skipped.to_csv(folder / SKIPPED, index=False)
     for shard in shards:
@@ -137,23 +137,24 @@ def _joined(
     path: Path, images: Mapping[str, dict[str, Place]], texts: Mapping[str, str] | None, settings: dict, skipped: list
 ) -> Iterator[dict]:
     seen: set[str] = set()
+    needed = {"json"} | ({"syn.json", "paug.json"} if settings.get("teachers") else set())
     for members in read_shard(path):
         uid = members["__key__"]
         try:
             if uid in seen:
                 raise Skip("the uid stands twice")
             seen.add(uid)
-            yield _sample(members, images.get(uid), texts)
+            yield _sample(members, images.get(uid), texts, needed)
         except Skip as why:
             if settings["bad_samples"] == "fail":
                 raise UserError(f"{path}: sample {uid}: {why}; mend it, or set bad_samples to skip") from None
             skipped.append((path.name, uid, str(why)))
 
 
-def _sample(members: dict, places: dict[str, Place] | None, texts: Mapping[str, str] | None) -> dict:
+def _sample(members: dict, places: dict[str, Place] | None, texts: Mapping[str, str] | None, needed: set[str]) -> dict:
     """The joined sample. Raises Skip."""
     uid = members["__key__"]
-    if missing := {"syn.json", "paug.json", "json"} - members.keys():
+    if missing := needed - members.keys():
         raise Skip(f"the reinforcements lack {min(missing)}")
     extension = next((name for name in EXTENSIONS if name in (places or {})), None)
     if extension is None:
@@ -166,7 +167,8 @@ def _sample(members: dict, places: dict[str, Place] | None, texts: Mapping[str, 
     except UserError:
         raise Skip("the image is damaged") from None
     try:
-        digest, entries = json.loads(members["json"])["sha256"], read_augmentations(members)
+        digest = json.loads(members["json"])["sha256"]
+        entries = read_augmentations(members) if "paug.json" in members else []
         fits = all(
             top >= 0 and top + height <= decoded.height and left >= 0 and left + width <= decoded.width
             for (top, left, height, width), _ in entries
