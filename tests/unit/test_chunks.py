@@ -23,9 +23,9 @@ from clipdr.reinforce.verify import verify
 CAPTIONS = {"number": 2, "top_p": 0.9, "temperature": 1.0, "max_tokens": 11, "min_tokens": 2, "redraws": 1, "seed": 0}
 
 
-def made(folder, pool, captioner, teachers, augmentation, chunks: int):
+def made(folder, pool, captioner, teachers, augmentation, chunks: int, size: int = 6):
     """Captions, reinforced shards and rows of the pool, as the rules make them."""
-    sample(pool[0] / "index.parquet", 6, 0, chunks, folder / "subset")
+    sample(pool[0] / "index.parquet", size, 0, chunks, folder / "subset")
     settings = {"augmentation": augmentation, "teachers": ["small", "large"]}
     for name in chunk_names(chunks):
         subset, at = pd.read_parquet(folder / f"subset/{name}.parquet"), f"chunks/{name}"
@@ -79,6 +79,13 @@ def test_readers_take_chunks_as_one_dataset(once, twice, tokenizer):
     ]
     assert sorted(batches[0].uids) == sorted(set(batches[0].uids))
     assert set(batches[1].uids) <= set(left.uids) and len(set(batches[1].uids)) == 4
+
+
+def test_a_chunk_may_have_nothing_chosen(tmp_path, pool, captioner, teachers, augmentation):
+    made(tmp_path, pool, captioner, teachers, augmentation, 2, size=1)
+    assert read_manifest(tmp_path / "reinforced")["samples"] == 1 and verify(tmp_path / "reinforced", [], 0.0) == []
+    assert len(read_views(tmp_path / "reinforced", 32).uids) == 1
+    assert read_manifest(tmp_path / "rows")["samples"] == 1
 
 
 def test_counts_of_chunks_are_added(tmp_path):
