@@ -1,4 +1,4 @@
-"""Each stage of the reinforcement, killed in its second shard or out of room, leaves nothing half made and loses nothing."""
+"""Each stage of the reinforcement, killed in its second shard and out of room: nothing half made is seen, nothing lost."""
 
 import os
 import resource
