@@ -1,4 +1,4 @@
-"""Each stage of the reinforcement, killed in its second shard and out of room: nothing half made is seen, nothing lost."""
+"""Stages of the reinforcement, killed in the second shard and out of room: nothing is seen half made, nothing lost."""
 
 import os
 import resource
