@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.stats import ks_2samp
-from torchvision.transforms import RandAugment, RandomResizedCrop
+from scipy.stats import binom, ks_2samp
+from torchvision.transforms import RandAugment, RandomErasing, RandomResizedCrop
 from torchvision.transforms import functional as F
 from torchvision.transforms.autoaugment import _apply_op
 from torchvision.transforms.functional import InterpolationMode
 
-from clipdr.data.augment import OPS, draw, replay, view_array
+from clipdr.data.augment import ERASE, FLIP, OPS, draw, replay, view_array
 
 # The order of the published DataCompDR rows, where op 6 has magnitude .27, op 11 has 178.5, op 4 has 30.45.
 NAMES = [
@@ -170,3 +170,49 @@ def test_view_array_stacks_replays():
     assert views.shape == (3, 3, 32, 32) and views.dtype == np.uint8
     for view, entry in zip(views, entries, strict=True):
         np.testing.assert_array_equal(view, np.moveaxis(np.asarray(replay(image, entry, 32)), 2, 0))
+
+
+def test_flips_and_erasing_come_as_often_as_asked_and_change_no_other_draw():
+    settings = _settings(image_size=64)
+    plain = [draw(np.random.default_rng(seed), 50, 40, settings) for seed in range(2000)]
+    drawn = [draw(np.random.default_rng(seed), 50, 40, settings | {"flip": 0.5, "erase": 0.25}) for seed in range(2000)]
+    for before, (crop, (flip, *ops, erase)) in zip(plain, drawn, strict=True):
+        assert [crop, ops] == before
+        assert flip in (None, [FLIP, 1.0]) and (erase is None or erase[0] == ERASE)
+    for position, share in ((0, 0.5), (-1, 0.25)):
+        seen = sum(ops[position] is not None for _, ops in drawn)
+        assert binom.ppf(1e-6, 2000, share) < seen < binom.ppf(1 - 1e-6, 2000, share)
+
+
+def test_a_flip_is_pils_and_comes_before_the_other_ops():
+    image, entry = _image(), [[0, 0, 47, 61], [[FLIP, 1.0], [3, 7.0]]]
+    mirrored = replay(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), [entry[0], [[3, 7.0]]], 32)
+    difference = np.abs(np.asarray(replay(image, entry, 32)).astype(int) - np.asarray(mirrored))
+    assert difference.max() <= 1  # PIL's resize rounds either way
+    once = replay(image, [entry[0], []], 32)
+    np.testing.assert_array_equal(np.asarray(replay(image, [entry[0], [[FLIP, 1.0]]], 32)), np.asarray(once)[:, ::-1])
+
+
+def test_erased_boxes_are_those_of_torchvisions_random_erasing():
+    """Areas, aspects and places of 3000 boxes against torchvision's, of a picture that is white."""
+    torch.manual_seed(0)
+    erase, white, settings = RandomErasing(p=1.0), torch.ones(3, 100, 100), _settings(image_size=100, erase=1.0)
+    ours, theirs = [], []
+    for seed in range(3000):
+        ((index, box),) = draw(np.random.default_rng(seed), 50, 40, settings | {"num_ops": 0})[1]
+        assert index == ERASE
+        ours.append([round(100 * share) for share in box])
+        rows, columns = (torch.nonzero((erase(white) == 0)[0].any(dim)).flatten() for dim in (1, 0))
+        theirs.append([rows[0].item(), columns[0].item(), len(rows), len(columns)])
+    for mine, other in zip(np.array(ours).T, np.array(theirs).T, strict=True):
+        assert ks_2samp(mine, other).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_an_erased_box_is_black_whatever_the_size(size):
+    entry = [[0, 0, 47, 61], [[ERASE, [0.25, 0.5, 0.25, 0.125]]]]
+    before, after = np.asarray(replay(_image(), [entry[0], []], size)), np.asarray(replay(_image(), entry, size))
+    inside = np.zeros((size, size), bool)
+    inside[size // 4 : size // 2, size // 2 : size // 2 + size // 8] = True
+    assert (after[inside] == 0).all()
+    np.testing.assert_array_equal(after[~inside], before[~inside])

@@ -1,7 +1,8 @@
 """Image augmentations as numbers: drawn once, stored, replayed by every run.
 
 An entry is DataCompDR's: `[[top, left, height, width], [[op, magnitude], …]]`. The crop box is in pixels of the stored
-image; op indices and magnitudes are those of RandAugment as torchvision implements it (MobileCLIP, Appendix C).
+image; op indices and magnitudes are those of RandAugment as torchvision implements it (MobileCLIP, Appendix C). Two ops
+are our own, which readers of DataCompDR do not know: a flip, before the others, and the erasing of a box, after them.
 """
 
 import math
@@ -28,6 +29,7 @@ OPS = (
     ("Equalize", lambda size: 0.0, False),
 )
 NAMES = tuple(name for name, _, _ in OPS)
+FLIP, ERASE = len(OPS), len(OPS) + 1  # indices of our own
 
 
 def draw(rng: np.random.Generator, width: int, height: int, settings: dict) -> list:
@@ -37,14 +39,18 @@ def draw(rng: np.random.Generator, width: int, height: int, settings: dict) -> l
         rng: the source of randomness.
         width, height: of the stored image, px.
         settings: `image_size` (px of the crop after resizing), `crop_scale` (min, max share of the area),
-            `num_ops`, `magnitude` (bin, 0 … 30) and, if not all of `OPS` may be drawn, `ops` (their names).
+            `num_ops`, `magnitude` (bin, 0 … 30) and, if not all of `OPS` may be drawn, `ops` (their names); `flip` and
+            `erase`, the probabilities of our own, if they may be drawn at all.
     """
     allowed = [index for index, (name, _, _) in enumerate(OPS) if name in settings.get("ops", NAMES)]
     ops = [allowed[rng.integers(len(allowed))] for _ in range(settings["num_ops"])]
-    return [
-        _crop(rng, width, height, settings["crop_scale"]),
-        [[op, _magnitude(op, settings["magnitude"], settings["image_size"], rng)] for op in ops],
-    ]
+    crop = _crop(rng, width, height, settings["crop_scale"])
+    drawn: list = [[op, _magnitude(op, settings["magnitude"], settings["image_size"], rng)] for op in ops]
+    if "flip" in settings:
+        drawn.insert(0, [FLIP, 1.0] if rng.random() < settings["flip"] else None)
+    if "erase" in settings:
+        drawn.append([ERASE, _box(rng, settings["image_size"])] if rng.random() < settings["erase"] else None)
+    return [crop, drawn]
 
 
 def _crop(rng: np.random.Generator, width: int, height: int, scale: tuple[float, float]) -> list[int]:
@@ -60,6 +66,16 @@ def _crop(rng: np.random.Generator, width: int, height: int, scale: tuple[float,
             return [int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w]
     w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
     return [(height - h) // 2, (width - w) // 2, h, w]
+
+
+def _box(rng: np.random.Generator, size: int) -> list[float]:
+    """[top, left, height, width] as shares of the side, with the area and aspect of torchvision's RandomErasing."""
+    while True:
+        area = size * size * rng.uniform(0.02, 0.33)
+        ratio = math.exp(rng.uniform(math.log(0.3), math.log(3.3)))
+        h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if h < size and w < size:
+            return [x / size for x in (int(rng.integers(size - h + 1)), int(rng.integers(size - w + 1)), h, w)]
 
 
 def _magnitude(op: int, magnitude: int, size: int, rng: np.random.Generator) -> float:
@@ -80,7 +96,13 @@ def replay(image: Image.Image, entry: list, size: int) -> Image.Image:
     (top, left, height, width), ops = entry
     view = image.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BICUBIC)
     for op, magnitude in filter(None, ops):
-        view = _apply(view, OPS[op][0], magnitude)
+        if op == FLIP:
+            view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        elif op == ERASE:
+            top, left, height, width = (round(share * size) for share in magnitude)
+            view.paste((0, 0, 0), (left, top, left + width, top + height))
+        else:
+            view = _apply(view, OPS[op][0], magnitude)
     return view
 
 
