@@ -4,7 +4,7 @@ Functions take a scale as its paper sees it, in the form of workflow/schemas/sca
 config/models with their contents.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from clipdr.artifacts import Artifact, artifact
 from clipdr.errors import look_up
@@ -72,29 +72,36 @@ def reinforced(
     augmentation: Mapping,
     stored: str,
     precision: str = "bfloat16",
+    teachers: Sequence[str] | None = None,
 ) -> Artifact:
     """The dataset with what is stored in it beside images, their captions and views of one augmentation.
 
-    `stored` is `all`, synthetic captions and all teachers' embeddings, in some `precision`; `captions`, synthetic ones
+    `stored` is `all`, synthetic captions and embeddings of `teachers`, in some `precision`; `captions`, synthetic ones
     alone; or `plain`. Runs do not wait for what they never read, and do not change with it.
     """
-    if stored == "all" and precision == "bfloat16" and augmentation == _published(scale):
+    usual = stored_teachers(scale)
+    names = list(teachers or usual) if stored == "all" else []
+    if names == usual and precision == "bfloat16" and augmentation == _published(scale):
         settings = {"augmentation": augmentation, "teachers": scale["pool"]["teachers"]}
         return artifact(
             "reinforced", f"{dataset['name']}-{name}", settings, pool=pool(scale), subset=subset(scale, dataset)
         )
-    teachers = list(scale["zoo"]["teachers"]) if stored == "all" else []
     captioned = {"captions": captions(scale, models, dataset)} if stored != "plain" else {}
     stored_as = {"embeddings": precision} if precision != "bfloat16" and stored == "all" else {}
     return artifact(
         "reinforced",
         "-".join([dataset["name"], name, *([stored] if stored != "all" else [])]),
-        {"augmentation": augmentation, "teachers": teachers, **stored_as},
+        {"augmentation": augmentation, "teachers": names, **stored_as},
         pool=pool(scale),
         subset=subset(scale, dataset),
-        teachers=[member(teacher, scale, models) for teacher in teachers],
+        teachers=[member(teacher, scale, models) for teacher in names],
         **captioned,
     )
+
+
+def stored_teachers(scale: Mapping) -> list[str]:
+    """Whose embeddings a dataset stores, unless a run says otherwise: of the word `ensemble`, or of the whole zoo."""
+    return scale["teachers"].get("ensemble", list(scale["zoo"]["teachers"]))
 
 
 def _published(scale: Mapping) -> dict | None:
@@ -115,10 +122,11 @@ def rows(reinforced: Artifact) -> Artifact:
     return artifact("rows", reinforced.name.rpartition("-")[0], {}, reinforced=reinforced)
 
 
-def evaluation(run: Artifact, suite: Mapping, scale: Mapping) -> Artifact:
-    """The evaluation of a run on the suite that the scale names."""
+def evaluation(models: Sequence[Artifact], suite: Mapping, scale: Mapping) -> Artifact:
+    """The evaluation of a run, or of several models together, on the suite that the scale names."""
     settings = {"tasks": suite["tasks"], "batch_size": scale["evaluation"]["batch_size"]}
-    name = f"{run.name}/{scale['evaluation']['suite']}"
+    name = f"{'+'.join(model.name for model in models)}/{scale['evaluation']['suite']}"
+    run = models[0] if len(models) == 1 else list(models)
     if "tasks" in scale["evaluation"]:
         return artifact("eval", name, settings | {"folder": scale["evaluation"]["tasks"]}, run=run)
     return artifact("eval", name, settings, run=run, pool=pool(scale))

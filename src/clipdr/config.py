@@ -155,7 +155,7 @@ def listing(planned: Mapping[str, Planned], misfits: Mapping[str, str]) -> str:
     lines = []
     for key in sorted([*planned, *misfits]):
         if key in planned:
-            runs = len({run.name for run in planned[key].runs})
+            runs = len({run.name for run in planned[key].runs if run.artifact.stage == "runs"})
             timed = ", timed" if "cost" in planned[key].experiment else ""
             what = planned[key].experiment["title"] + (f" ({runs} runs{timed})" if runs else "")
         else:
@@ -309,13 +309,19 @@ def _uses_of_experiment(experiment: Mapping, models: Mapping) -> Iterator[_Use]:
         if set(network) & set(":/") and not network.startswith("open_clip:"):
             yield f"rows[{i}].network", network, models, "config/models"
     for i, claim in enumerate(experiment.get("comparisons", [])):
-        needed = "network" if claim["column"] in NETWORK_COLUMNS else "settings"
-        measured = [row["name"] for row in experiment["rows"] if needed in row]
+        needed = _measured_by(claim["column"])
+        measured = [row["name"] for row in experiment["rows"] if set(needed) & row.keys()]
         yield from ((f"comparisons[{i}].{key}", claim[key], rows, "rows") for key in ("better", "than"))
         yield f"comparisons[{i}].column", claim["column"], columns, "columns"
         yield from (
-            (f"comparisons[{i}].{key}", claim[key], measured, f"the rows with {needed}") for key in ("better", "than")
+            (f"comparisons[{i}].{key}", claim[key], measured, f"the rows with {needed[0]}")
+            for key in ("better", "than")
         )
+
+
+def _measured_by(column: str) -> tuple[str, ...]:
+    """The keys of a row of which one makes it have a value of ours in a column."""
+    return ("network",) if column in NETWORK_COLUMNS else ("settings", "zoo")
 
 
 def _check_columns(experiment: Mapping, source: str) -> None:
@@ -323,9 +329,11 @@ def _check_columns(experiment: Mapping, source: str) -> None:
     rows = experiment["rows"]
     published = {column for row in rows for column, value in row.get("published", {}).items() if value is not None}
     for column in experiment["columns"]:
-        needed = "network" if column in NETWORK_COLUMNS else "settings"
-        if column not in published and not any(needed in row for row in rows):
-            raise UserError(f"{source}: columns: {column!r} would be empty; give a row {needed} or a published value")
+        needed = _measured_by(column)
+        if column not in published and not any(set(needed) & row.keys() for row in rows):
+            raise UserError(
+                f"{source}: columns: {column!r} would be empty; give a row {needed[0]} or a published value"
+            )
     points = [row["name"] for row in rows if "point" in row]
     if "curve" in experiment and len(points) < 2:
         raise UserError(f"{source}: curve: {len(points)} rows have a point; give at least two")
@@ -350,7 +358,7 @@ def _check_storage(experiment: Mapping, source: str) -> None:
     """Rows of a table of storage store something, and stand on a row with nothing but the dataset itself."""
     bare = [row["name"] for row in experiment["rows"] if "on" not in row.get("stores", {})]
     for i, row in enumerate(experiment["rows"]):
-        if ("stores" in row) != ("storage" in experiment) or ("settings" in row and "stores" in row):
+        if ("stores" in row) != ("storage" in experiment):
             raise UserError(f"{source}: rows[{i}]: rows of a table with storage, and no others, have stores")
         if "on" in row.get("stores", {}):
             use = (f"rows[{i}].stores.on", row["stores"]["on"], bare, "the rows without reinforcements")
@@ -358,7 +366,13 @@ def _check_storage(experiment: Mapping, source: str) -> None:
 
 
 def _check_rows(experiment: Mapping, source: str) -> None:
-    """Published percentages are at most 100, and a label does not take the name of another column of the table."""
+    """Published percentages are at most 100, and a label does not take the name of another column of the table.
+
+    A row is of one kind.
+    """
+    for i, row in enumerate(experiment["rows"]):
+        if len(both := sorted({"settings", "stores", "zoo"} & row.keys())) > 1:
+            raise UserError(f"{source}: rows[{i}] has {both[0]} and {both[1]}; take one out")
     settings = {name for row in experiment["rows"] if "settings" in row for name in columns_of(row["settings"])}
     taken = {"row", "network", "seeds", *settings, *experiment["columns"]}
     for i, row in enumerate(experiment["rows"]):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from clipdr import chain
 from clipdr.artifacts import Artifact, artifact
-from clipdr.errors import UserError, look_up, nearest
+from clipdr.errors import UserError, listed, look_up, nearest
 from clipdr.words import NETWORK_COLUMNS, merge, slug, words_of
 
 CAPTIONS = ("real", "syn", "real-or-syn")
@@ -24,11 +24,15 @@ ONLINE = ("captions", "teachers")
 
 @dataclass(frozen=True)
 class Run:
-    """One training run that a table asks for, and where: in which row, with which seed."""
+    """One training run that a table asks for, and where: in which row, with which seed.
+
+    In a row of the zoo it is a teacher instead, with `others` whose embeddings are joined with its own.
+    """
 
     row: str
     seed: int
     artifact: Artifact
+    others: tuple[Artifact, ...] = ()
 
     @property
     def name(self) -> str:
@@ -66,7 +70,14 @@ def plan(experiment: Mapping, scale: Mapping, models: Mapping[str, dict], object
                 raise UserError(f"row {row!r}: {error}") from None
         return made[row, seed]
 
-    return [Run(row, seed, run(row, seed)) for row in words for seed in experiment["seeds"][: scale.get("seeds")]]
+    trained = [Run(row, seed, run(row, seed)) for row in words for seed in experiment["seeds"][: scale.get("seeds")]]
+    return trained + [_of_zoo(row, scale, models) for row in experiment["rows"] if "zoo" in row]
+
+
+def _of_zoo(row: Mapping, scale: Mapping, models: Mapping[str, dict]) -> Run:
+    names = look_up(f"row {row['name']!r}: zoo", row["zoo"], scale["teachers"], "teachers")
+    first, *others = (chain.member(name, scale, models) for name in names)
+    return Run(row["name"], 0, first, tuple(others))
 
 
 def training_of(words: Mapping, scale: Mapping) -> dict:
@@ -161,7 +172,8 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
     if words_for_texts := chain.tokenizer(scale):
         inputs["tokenizer"] = words_for_texts
     stored, precision = _stored(settings, online), data.get("embeddings", "bfloat16")
-    reinforced = chain.reinforced(scale, models, dataset, name, augmentation, stored, precision)
+    teachers = _stored_teachers(data, settings["objective"], stored, scale)
+    reinforced = chain.reinforced(scale, models, dataset, name, augmentation, stored, precision, teachers)
     if settings["training"]["source"] == "stream":
         return artifact("runs", _slug(settings, objectives), settings, rows=chain.rows(reinforced), **inputs)
     views = chain.views(reinforced, config["model_cfg"]["vision_cfg"]["image_size"])
@@ -174,6 +186,19 @@ def _stored(settings: Mapping, online: Mapping) -> str:
         return "all"
     synthetic = {"syn": "captions" not in online, "real-or-syn": True, "real": False}
     return "captions" if any(synthetic[kind] for kind in settings["data"]["captions"]) else "plain"
+
+
+def _stored_teachers(data: Mapping, objective: Mapping, stored: str, scale: Mapping) -> list[str] | None:
+    """Whose embeddings the dataset of a run stores, if the run says so."""
+    word = data.get("stored_teachers")
+    names = look_up("data.stored_teachers", word, scale["teachers"], "teachers") if word else None
+    known = names or chain.stored_teachers(scale)
+    if stored == "all" and (missing := sorted(set(objective["teachers"]) - set(known))):
+        raise UserError(
+            f"objective.teachers: {missing[0]} is not stored, but {listed(known)}; name a word with all of them as "
+            "data.stored_teachers"
+        )
+    return names
 
 
 def _online(data: Mapping, objective: Mapping, scale: Mapping, models: Mapping) -> tuple[dict, dict]:

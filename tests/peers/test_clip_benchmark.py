@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clipdr.data.shards import write_shard
+from clipdr.data.shards import read_shard, write_shard
 from clipdr.errors import UserError
 from clipdr.evaluate.suite import evaluate_suite
 
@@ -33,16 +33,19 @@ RETRIEVE = {"key": "tiny/retrieval", "title": "Pairs", "kind": "retrieval", "mai
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory):
+    return _model(tmp_path_factory.mktemp("model"), CONFIG, 0)
+
+
+def _model(folder, config, seed):
     import open_clip
 
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    model = open_clip.CLIP(**json.loads(json.dumps(CONFIG["model_cfg"])))
+    torch.manual_seed(seed)
+    model = open_clip.CLIP(**json.loads(json.dumps(config["model_cfg"])))
     with torch.no_grad():  # fresh weights give all images one embedding; larger ones spread them over the classes
         for weight in model.visual.parameters():
             weight.mul_(8)
     torch.save(model.state_dict(), folder / "open_clip_pytorch_model.bin")
-    (folder / "open_clip_config.json").write_text(json.dumps(CONFIG))
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
     return folder
 
 
@@ -87,7 +90,7 @@ def _write(folder, annotations, classes=None, extension="webp"):
 
 
 def _evaluate(model_dir, tasks, *entries, batch_size=16, threads=1):
-    return evaluate_suite(model_dir, tasks, {"tasks": list(entries), "batch_size": batch_size}, threads)
+    return evaluate_suite([model_dir], tasks, {"tasks": list(entries), "batch_size": batch_size}, threads)
 
 
 def _clip_benchmark(model_dir, folder, retrieval=False):
@@ -272,3 +275,35 @@ def test_the_command_writes_sorted_records_and_no_nan(model_dir, tasks, tmp_path
     assert '"acc5": null' in lines[0] and "NaN" not in output.read_text()
     assert records == _evaluate(model_dir, tasks, FEW, RETRIEVE, batch_size=8)
     assert [path.name for path in output.parent.iterdir()] == ["eval.jsonl"]
+
+
+def test_an_ensemble_joins_unit_vectors(model_dir, tasks, tmp_path):
+    """Two models that differ in width, size and preprocessing, with open_clip and loops (MobileCLIP, Appendix D)."""
+    import open_clip
+
+    config = json.loads(json.dumps(CONFIG))
+    config["model_cfg"] |= {"embed_dim": 24, "vision_cfg": config["model_cfg"]["vision_cfg"] | {"image_size": 48}}
+    config["preprocess_cfg"] |= {"mean": [0.4] * 3, "interpolation": "bicubic"}
+    folders = [model_dir, _model(tmp_path, config, 1)]
+    images, labels = [], []
+    for shard in ("0.tar", "1.tar"):
+        for sample in read_shard(tasks / "wds_tiny-val/test" / shard):
+            images.append(Image.open(io.BytesIO(sample["png"])).convert("RGB"))
+            labels.append(int(sample["cls"]))
+    img_parts, txt_parts = [], []
+    for folder in folders:
+        model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+        tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
+        with torch.no_grad():
+            img_parts.append(model.eval().encode_image(torch.stack([preprocess(image) for image in images]), True))
+            prompts = [template.format(c=name) for name in CLASSES for template in TEMPLATES]
+            txt_parts.append(model.encode_text(tokenize(prompts), True))
+    img_ND, txt_PD = (torch.nn.functional.normalize(torch.cat(parts, dim=1), dim=1) for parts in (img_parts, txt_parts))
+    weights_CD = torch.nn.functional.normalize(txt_PD.reshape(len(CLASSES), len(TEMPLATES), -1).mean(dim=1), dim=1)
+    expected = ((img_ND @ weights_CD.T).argmax(dim=1) == torch.tensor(labels)).double().mean().item()
+    (record,) = evaluate_suite(folders, tasks, {"tasks": [CLASSIFY], "batch_size": 16})
+    assert record["metrics"]["acc1"] == pytest.approx(expected, abs=1e-9) and 0 < expected < 1
+    alone = [evaluate_suite([folder], tasks, {"tasks": [CLASSIFY], "batch_size": 16})[0] for folder in folders]
+    assert record["metrics"] not in [one["metrics"] for one in alone]
+    both = evaluate_suite([folders[0], folders[0]], tasks, {"tasks": [CLASSIFY], "batch_size": 16})
+    assert both[0]["metrics"] == pytest.approx(alone[0]["metrics"])  # a model with itself is the model

@@ -330,14 +330,44 @@ def test_a_run_waits_for_no_more_than_it_reads(captions_of_row, objective, onlin
     }[stored]
 
 
+THREE = edited(edited(SCALE, "zoo//teachers//third", {**MEMBER}), "teachers//third", ["third"])
+
+
+def test_a_teacher_that_few_rows_read_changes_no_other_run():
+    """Datasets store the ensemble's embeddings, unless a row names another word."""
+    assert [run.name for run in planned(scale=THREE)] == [run.name for run in planned()]
+    objective = {"lambda": 1, "teachers": "third"}
+    words = {"captions": ["real"], "augmentation": "strong", "stored_teachers": "third"}
+    row = edited(EXPERIMENT, "rows//1//settings", {"data": words, "objective": objective})
+    reinforced = planned(row, THREE)[2].artifact.inputs["views"].inputs["reinforced"]
+    assert reinforced.settings["teachers"] == ["third"]
+    assert [member.settings for member in reinforced.inputs["teachers"]] == [
+        {**planned()[2].artifact.inputs["views"].inputs["reinforced"].inputs["teachers"][0].settings}
+    ]
+    del words["stored_teachers"]
+    said = refused(planned, row, THREE)
+    assert "objective.teachers: third is not stored, but conv, vit; name a word with all of them" in said
+
+
+def test_rows_of_the_zoo_are_scored_and_not_trained():
+    rows = [{"name": "one", "zoo": "single"}, {"name": "two", "zoo": "ensemble"}]
+    one, two = planned({"title": "t", "rows": rows})
+    zoo = planned()[2].artifact.inputs["views"].inputs["reinforced"].inputs["teachers"]
+    assert [one.artifact, two.artifact, *two.others] == [zoo[0], *zoo] and (one.row, two.row) == ("one", "two")
+    suite = {"tasks": [{"key": "x"}]}
+    assert evaluation([one.artifact], suite, SCALE).inputs["run"] == zoo[0]
+    assert evaluation([two.artifact, *two.others], suite, SCALE).inputs["run"] == zoo
+    assert "row 'one': zoo 'triple' is not defined" in refused(planned, {"rows": [{"name": "one", "zoo": "triple"}]})
+
+
 def test_an_evaluation_is_of_a_run_and_of_the_tasks_not_of_the_columns():
     run, suite = planned()[0].artifact, {"tasks": [{"key": "x"}]}
-    made = evaluation(run, suite, SCALE)
+    made = evaluation([run], suite, SCALE)
     assert re.fullmatch(rf"eval/{re.escape(run.name)}/tiny-[0-9a-f]{{8}}", made.path)
     assert made.settings == {**suite, "batch_size": 4} and made.inputs["run"] == run
-    assert evaluation(run, suite, edited(SCALE, "evaluation//columns", {})) == made
-    assert evaluation(run, {"tasks": [{"key": "y"}]}, SCALE) != made
-    assert evaluation(planned()[1].artifact, suite, SCALE) != made
+    assert evaluation([run], suite, edited(SCALE, "evaluation//columns", {})) == made
+    assert evaluation([run], {"tasks": [{"key": "y"}]}, SCALE) != made
+    assert evaluation([planned()[1].artifact], suite, SCALE) != made
 
 
 # ---- init

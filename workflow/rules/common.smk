@@ -47,7 +47,7 @@ def evaluations(experiment):
     one = EXPERIMENTS[experiment]
     if one.measured:
         return {}
-    return {run: evaluation(run.artifact, one.suite, one.scale) for run in one.runs}
+    return {run: evaluation([run.artifact, *run.others], one.suite, one.scale) for run in one.runs}
 
 
 EVALUATIONS = {name: evaluations(name) for name in EXPERIMENTS}
@@ -75,14 +75,24 @@ def report(experiment):
         {
             "row": run.row,
             "seed": run.seed,
-            "seen samples": run.settings["training"]["steps"] * run.settings["training"]["batch_size"],
-            "dataset size": sizes[run.settings["data"]["dataset"]],
+            **trained_on(run, sizes),
             **({"records": f"{every[run].path}/records.jsonl"} if run in every else {}),
         }
         for run in one.runs
     ]
     measured = {one.measured.stage: measured_file(one.measured)} if one.measured else {}
     return {"experiment": one.experiment, "scale": scale, "runs": runs, **measured}
+
+
+def trained_on(run, sizes):
+    """How much a run sees, by the sizes of the datasets; nothing of a teacher, which a table only scores."""
+    if run.artifact.stage != "runs":
+        return {}
+    training = run.settings["training"]
+    return {
+        "seen samples": training["steps"] * training["batch_size"],
+        "dataset size": sizes[run.settings["data"]["dataset"]],
+    }
 
 
 def measured_file(made):

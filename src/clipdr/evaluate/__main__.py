@@ -22,11 +22,17 @@ def main() -> None:
 def _arguments():
     parser = cli.parser(
         "clipdr.evaluate",
-        "Evaluate one model on every task of a suite and write one JSON record per task.",
+        "Evaluate one model, or an ensemble of several, on every task of a suite and write one JSON record per task.",
         "python -m clipdr.evaluate --model results/runs/<run>/model --tasks results/pool/<pool>/tasks "
         "--settings results/eval/<run>/<suite>/settings.json --output my-records.jsonl",
     )
-    parser.add_argument("--model", type=Path, required=True, help="folder with open_clip_config.json and weights")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="folder with open_clip_config.json and weights; of several, embeddings are joined",
+    )
     parser.add_argument("--tasks", type=Path, required=True, help="folder with the wds_* task folders")
     parser.add_argument("--settings", type=cli.settings, required=True, help="its settings.json: tasks and batch_size")
     parser.add_argument("--output", type=Path, required=True, help="records, one JSON object per line")

@@ -10,7 +10,7 @@ Shapes: N images, M captions, C classes, T templates, B batch, D embedding dimen
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,8 +25,10 @@ from clipdr.evaluate.zeroshot import classification_metrics, classifier_weights
 log = logging.getLogger("clipdr")
 
 
-def evaluate_suite(model_dir: Path, tasks_dir: Path, suite: dict, threads: int = 1, device: str = "cpu") -> list[dict]:
-    """One record per task of `suite`, in its order.
+def evaluate_suite(
+    model_dirs: Sequence[Path], tasks_dir: Path, suite: dict, threads: int = 1, device: str = "cpu"
+) -> list[dict]:
+    """One record per task of `suite`, in its order, of one model or of several together (MobileCLIP, Appendix D).
 
     `suite` has `tasks`, a list of {key, title, kind, main_metric}, and `batch_size`, the images or texts of a forward
     pass, which changes no number.
@@ -36,7 +38,7 @@ def evaluate_suite(model_dir: Path, tasks_dir: Path, suite: dict, threads: int =
     Raises UserError for a broken task folder or model folder, and for embeddings that are zero or not finite.
     """
     tasks = [open_task(Path(tasks_dir), entry) for entry in suite["tasks"]]
-    encoder = Encoder(Path(model_dir), suite["batch_size"], threads, device)
+    encoder = Encoder(model_dirs, suite["batch_size"], threads, device)
     records = []
     for task in tasks:
         start = time.monotonic()
@@ -52,16 +54,19 @@ def evaluate_suite(model_dir: Path, tasks_dir: Path, suite: dict, threads: int =
 
 
 class Encoder:
-    """An open_clip `local-dir:` model as two functions from images and texts to unit vectors; remembers texts."""
+    """open_clip `local-dir:` models as two functions from images and texts to unit vectors; remembers texts.
 
-    def __init__(self, model_dir: Path, batch_size: int, threads: int, device: str):
+    The unit vectors of several models are joined, and the joined vector is brought to unit length again.
+    """
+
+    def __init__(self, model_dirs: Sequence[Path], batch_size: int, threads: int, device: str):
         import torch
 
         from clipdr.models.load import load_model
 
-        self.name, self.batch_size, self.threads, self.device = str(model_dir), batch_size, threads, device
+        self.batch_size, self.threads, self.device = batch_size, threads, device
         torch.backends.cudnn.allow_tf32 = False  # fp32 also in convolutions; for matrix products it is the default
-        self.model = load_model(model_dir, device)
+        self.models = {str(model_dir): load_model(Path(model_dir), device) for model_dir in model_dirs}
         self.known: dict[str, np.ndarray] = {}
 
     def images(self, images: Iterable[tuple[bytes, str]]) -> np.ndarray:
@@ -71,32 +76,42 @@ class Encoder:
         blocks = []
         with ThreadPoolExecutor(self.threads) as pool:
             for batch in batched(images, self.batch_size):
-                pixels = torch.stack(list(pool.map(self._pixels, batch)))
-                blocks.append(self._unit(self.model.encode_image, pixels, "image"))
+                prepared = list(pool.map(self._pixels, batch))
+                pixels = [torch.stack(list(of_model)) for of_model in zip(*prepared, strict=True)]
+                blocks.append(self._unit("encode_image", pixels, "image"))
         return np.concatenate(blocks)
 
     def texts(self, texts: list[str]) -> np.ndarray:
         """Embeddings [len(texts), D] float32 of unit length; a text seen before is not encoded again."""
         new = [text for text in dict.fromkeys(texts) if text not in self.known]
         for batch in batched(new, self.batch_size):
-            unit_BD = self._unit(self.model.encode_text, self.model.tokenizer.cut(batch), "text")
-            self.known.update(zip(batch, unit_BD, strict=True))
+            tokens = [model.tokenizer.cut(batch) for model in self.models.values()]
+            self.known.update(zip(batch, self._unit("encode_text", tokens, "text"), strict=True))
         return np.stack([self.known[text] for text in texts])
 
-    def _pixels(self, image: tuple[bytes, str]):
-        return self.model.preprocess(decode(*image))
+    def _pixels(self, image: tuple[bytes, str]) -> list:
+        """The image as each model takes it."""
+        decoded = decode(*image)
+        return [model.preprocess(decoded) for model in self.models.values()]
 
-    def _unit(self, encode, batch, what: str) -> np.ndarray:
+    def _unit(self, encode: str, batches: list, what: str) -> np.ndarray:
         import torch
 
-        with torch.inference_mode():
-            features = torch.nn.functional.normalize(encode(batch.to(self.device)).float(), dim=-1).cpu().numpy()
-        # NaN or zero vectors tie with everything, so that a diverged model would score well.
-        if not (np.linalg.norm(features, axis=1) > 0.5).all():
-            raise UserError(
-                f"{self.name}: the model gives {what} embeddings that are zero or not finite; train it again"
-            )
-        return features
+        found = []
+        for (name, model), batch in zip(self.models.items(), batches, strict=True):
+            with torch.inference_mode():
+                emb = getattr(model, encode)(batch.to(self.device)).float()
+                features = torch.nn.functional.normalize(emb, dim=-1).cpu().numpy()
+            # NaN or zero vectors tie with everything, so that a diverged model would score well.
+            if not (np.linalg.norm(features, axis=1) > 0.5).all():
+                raise UserError(
+                    f"{name}: the model gives {what} embeddings that are zero or not finite; train it again"
+                )
+            found.append(features)
+        if len(found) == 1:
+            return found[0]
+        joined = np.concatenate(found, axis=1)
+        return joined / np.linalg.norm(joined, axis=1, keepdims=True)
 
 
 def _classify(task: Task, encoder: Encoder) -> dict:
