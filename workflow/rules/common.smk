@@ -120,7 +120,10 @@ def fetched(made):
 # Where captioner and teachers run when they reinforce; training has a key of its own.
 DEVICE = SCALE["zoo"].get("device", "cpu")
 # img2dataset does not fit the lock of all other stages: its environment is conda's, or this one, which `make` installs.
-DOWNLOADER = next((str(path) for path in [ROOT / ".venv-download/bin/python"] if path.is_file()), "python")
+# No parameter of the rules: where it lies changes nothing of what is fetched.
+os.environ["DOWNLOADER"] = next(
+    (str(path) for path in [ROOT / ".venv-download/bin/python"] if path.is_file()), "python"
+)
 # Kind of zoo -> regular expression of its members.
 ZOO = {"trained": "none", "published": "none", SCALE["zoo"]["kind"]: names("zoo")}
 

@@ -1,4 +1,4 @@
-# A pool of kind `datacomp`: published reinforcements, or addresses alone, joined with images that are fetched from there.
+# A pool of kind `datacomp`: published reinforcements, or addresses alone, joined with the images that lie there.
 
 
 rule download_reinforcements:
@@ -20,10 +20,9 @@ rule download_reinforcements:
         mem_mb=4000,
         runtime=600,
     params:
-        python=DOWNLOADER,
         code=code("clipdr.pool.reinforcements", "clipdr.pool.addresses"),
     shell:
-        "{params.python:q} -m clipdr.pool reinforcements --settings {input.settings:q} --chunk {wildcards.chunk}"
+        '"$DOWNLOADER" -m clipdr.pool reinforcements --settings {input.settings:q} --chunk {wildcards.chunk}'
         " --output {output:q} 2>&1 | tee {log:q}"
 
 
@@ -47,10 +46,9 @@ rule download_images:
         mem_mb=8000,
         runtime=1440,
     params:
-        python=DOWNLOADER,
         code=code("clipdr.pool.images"),
     shell:
-        "{params.python:q} -m clipdr.pool images --settings {input.settings:q}"
+        '"$DOWNLOADER" -m clipdr.pool images --settings {input.settings:q}'
         " --reinforcements {input.reinforcements:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
