@@ -16,7 +16,7 @@ from clipdr.errors import UserError, listed, look_up, nearest
 from clipdr.experiments import Run, at_scale, for_paper, measured, plan, training_of
 from clipdr.model_files import load_models
 from clipdr.schema import defaults, load, load_yaml, validate
-from clipdr.words import COST, NETWORK_COLUMNS, SIZE, columns_of, evaluation_columns, has_runs, words_of
+from clipdr.words import COST, NETWORK_COLUMNS, SIZE, columns_of, evaluation_columns, has_runs, has_scores, words_of
 
 BARE = "mobileclip"  # the paper whose experiments may be called by their bare name
 RESERVED = ("captioner", "tokenizer")  # members of the zoo that are no teachers
@@ -180,7 +180,7 @@ def check(
     contradiction.
     """
     _check_uses(scale_source, _uses_of_scale(scale, models, suite))
-    if has_runs(experiment):
+    if has_scores(experiment):
         columns, where = scale["evaluation"]["columns"], f"evaluation.columns of {scale_source}"
         known = [*columns, *NETWORK_COLUMNS, COST]
         _check_uses(source, (("columns", column, known, where) for column in experiment["columns"]))
@@ -350,7 +350,7 @@ def _check_columns(experiment: Mapping, source: str) -> None:
             raise UserError(
                 f"{source}: {key} and columns: [{column}] go together; give both, and no other column, or neither"
             )
-    if has_runs(experiment) and "cost" not in experiment and not evaluation_columns(experiment):
+    if has_scores(experiment) and "cost" not in experiment and not evaluation_columns(experiment):
         raise UserError(f"{source}: columns has no accuracy, but there are rows with settings; add one or remove those")
 
 

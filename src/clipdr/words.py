@@ -43,8 +43,13 @@ def columns_of(settings: Mapping) -> dict:
 
 
 def has_runs(experiment: Mapping) -> bool:
-    """Whether any row is trained; if none is, the table has no need of a scale, and no figure of its own."""
+    """Whether any row is trained."""
     return any("settings" in row for row in experiment["rows"])
+
+
+def has_scores(experiment: Mapping) -> bool:
+    """Whether any row is trained, or of the zoo; if none is, the table needs no scale, and has no figure of its own."""
+    return any({"settings", "zoo"} & row.keys() for row in experiment["rows"])
 
 
 def evaluation_columns(experiment: Mapping) -> list[str]:

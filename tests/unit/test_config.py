@@ -526,7 +526,9 @@ def test_a_misspelt_free_name_is_noticed_where_it_is_used(path):
     names = SCALE
     for key in path.split("//"):
         names = names[key]
-    for name in names if path != "models" else [EXPERIMENT["settings"]["model"]]:
+    used = {"models": [EXPERIMENT["settings"]["model"]]}  # by Table 2
+    used |= {"teachers": ["single", "ensemble"], "augmentations": ["light", "strong"]}
+    for name in used.get(path, names):
         wrong = name + name[-1]
         renamed = {wrong if key == name else key: value for key, value in names.items()}
         message = refused(check, EXPERIMENT, edited(SCALE, path, renamed))

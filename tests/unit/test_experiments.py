@@ -15,7 +15,7 @@ from clipdr.artifacts import all_of
 from clipdr.chain import captions, evaluation
 from clipdr.errors import nearest
 from clipdr.experiments import Run, costs, for_paper, plan
-from clipdr.words import columns_of, evaluation_columns, has_runs, networks, slug, words_of
+from clipdr.words import columns_of, evaluation_columns, has_runs, has_scores, networks, slug, words_of
 
 SOURCES = str(Path(__file__).parents[2] / "src")
 MEMBER = {"model": "small", "lr": 0.1}
@@ -228,7 +228,8 @@ def test_a_row_without_settings_is_not_trained():
     more = {**EXPERIMENT, "rows": [published, *EXPERIMENT["rows"]]}
     assert planned(more) == planned()
     assert has_runs(more) and has_runs({**EXPERIMENT, "rows": [{"name": "common settings alone", "settings": {}}]})
-    assert not has_runs({"rows": [published]})
+    assert not has_runs({"rows": [published]}) and not has_scores({"rows": [published]})
+    assert has_scores({"rows": [{"name": "of the zoo", "zoo": "single"}]})
     assert planned({"rows": [published]}) == []  # nor are seeds needed
 
 

@@ -342,6 +342,18 @@ def test_accuracy_of_the_scale_beside_facts_about_full_size_networks(results, mo
     figure.draw(report(experiment), results, results / "t.png")
 
 
+def test_rows_of_the_zoo_have_scores_of_ours(results):
+    rows = [{"name": name, "zoo": "word", "published": {"IN-val": 80.1}} for name in ("plain", "λ_1 & more")]
+    experiment = {"title": "Zoo", "source": "x", "columns": EXPERIMENT["columns"], "rows": rows}
+    table.build(report(experiment, [run for run in RUNS if run["seed"] == 0]), results, results / "t")
+    plain, more = csv_module.DictReader((results / "t.csv").open())
+    assert [plain["IN-val"], more["IN-val"], plain["seeds"]] == ["20.00", "30.00", "1"]
+    text = (results / "t.md").read_text()
+    assert "these are results at scale `mini`" in text and "no model was trained" not in text
+    assert re.search(r"\| plain +\| 20\.0 +\| 80\.1 +\|", text)
+    figure.draw(report(experiment, [run for run in RUNS if run["seed"] == 0]), results, results / "t.png")
+
+
 def test_no_figure_of_accuracy_without_runs(models):
     with pytest.raises(UserError, match="Networks: no row has settings"):
         figure.draw(report(PUBLISHED, []), models, models / "t.png")

@@ -26,7 +26,7 @@ from clipdr.artifacts import all_of
 from clipdr.errors import UserError
 from clipdr.chain import captions, chunks_of, evaluation
 from clipdr.chunks import chunk_names
-from clipdr.words import has_runs, networks, slug
+from clipdr.words import has_scores, networks, slug
 from clipdr.fingerprint import fingerprint
 from clipdr.train import named_modules
 
@@ -289,7 +289,7 @@ def report_files(experiment):
     """Table, and the figure of what was trained for it."""
     one, folder = EXPERIMENTS[experiment], f"results/{CONFIG['scale']}"
     tables = [f"{folder}/tables/{one.paper}/{one.name}.{suffix}" for suffix in ("csv", "md", "tex")]
-    drawn = has_runs(one.experiment) and not one.measured
+    drawn = has_scores(one.experiment) and not one.measured
     return [*tables, *([f"{folder}/figures/{one.paper}/{one.name}.png"] if drawn else [])]
 
 

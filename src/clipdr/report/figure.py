@@ -14,7 +14,7 @@ from clipdr.errors import UserError
 from clipdr.files import atomic_file
 from clipdr.report.table import is_published, measurements, summarise
 from clipdr.text import number
-from clipdr.words import columns_of, evaluation_columns, has_runs
+from clipdr.words import columns_of, evaluation_columns, has_scores
 
 OURS, PAPER = "#2f6db3", "#b3652f"
 COLUMNS_PER_LINE = 2
@@ -26,7 +26,7 @@ def draw(report: Mapping, results: Path, output: Path) -> None:
     Raises UserError as clipdr.report.table.measurements, and if no row of the experiment is trained.
     """
     experiment, scale_name = report["experiment"], report["scale"]["name"]
-    if not has_runs(experiment):
+    if not has_scores(experiment):
         raise UserError(f"{experiment['title']}: no row has settings, so there is no accuracy of ours to draw")
     import matplotlib
 

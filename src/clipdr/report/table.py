@@ -24,7 +24,7 @@ from clipdr.files import atomic_file
 from clipdr.report import networks
 from clipdr.report.efficiency import efficiency_lines
 from clipdr.text import MISSING, markdown_table, number, plus_minus, tex
-from clipdr.words import NETWORK_COLUMNS, columns_of, evaluation_columns, has_runs, words_of
+from clipdr.words import NETWORK_COLUMNS, columns_of, evaluation_columns, has_scores, words_of
 
 MEASURED = {"row": str, "seed": int, "column": str, "value": float, "chance": float, "images": int, "tasks": str}
 EFFICIENCY = (
@@ -146,7 +146,7 @@ def csv(experiment: Mapping, summary: pd.DataFrame, cells: pd.DataFrame, conditi
     Those are mean, std, images, chance and paper of an evaluation column; value and paper of parameters; and value, q1,
     q3, the same of torch, and paper of a latency.
     """
-    published, trained, lines = _published(experiment), has_runs(experiment), []
+    published, trained, lines = _published(experiment), has_scores(experiment), []
     ours = {(cell["row"], cell["column"]): cell for _, cell in pd.concat([summary, cells]).iterrows()}
     for row in experiment["rows"]:
         line = {"row": row["name"], **_labels(experiment, row), **row_settings(experiment, row)}
@@ -184,7 +184,7 @@ def markdown(
         _legend(experiment, summary),
         *networks.notes(experiment, cells, conditions),
     ]
-    if has_runs(experiment):
+    if has_scores(experiment):
         parts += ["## What the columns measure here", markdown_table(_task_lines(experiment, summary))]
     if len(cells):
         parts += ["## Networks measured here", markdown_table(networks.network_lines(cells))]
@@ -335,7 +335,7 @@ def _reader_lines(experiment: Mapping, halves: list[tuple[str, str, dict[str, st
 
 def _warning(experiment: Mapping, scale: Mapping, scale_name: str, measured: bool) -> str:
     """What the numbers are not, above the table."""
-    if not has_runs(experiment):
+    if not has_scores(experiment):
         ours = " Only parameters and latency are ours, beside the paper's." if measured else ""
         return f"> **ACCURACY IS THE PAPER'S: no model was trained for this table.**{ours}"
     beside = (
@@ -351,7 +351,7 @@ def _warning(experiment: Mapping, scale: Mapping, scale_name: str, measured: boo
 def _legend(experiment: Mapping, summary: pd.DataFrame) -> str:
     unpublished = [column for column in experiment["columns"] if not is_published(experiment, column)]
     parts = []
-    if has_runs(experiment):
+    if has_scores(experiment):
         seeds = int(summary["seeds"].max())
         parts.append(
             f"Reproduced values are the mean ± sample standard deviation over {seeds} seed{'' if seeds == 1 else 's'}, "
@@ -366,7 +366,7 @@ def _legend(experiment: Mapping, summary: pd.DataFrame) -> str:
 
 def _tex_comments(experiment: Mapping, scale_name: str, measured: bool) -> list[str]:
     source = f"% {experiment['title']} ({experiment['source']})"
-    if has_runs(experiment):
+    if has_scores(experiment):
         lines = [f"{source}, reproduced at scale {scale_name}: not the paper's setting,", "% not comparable in level."]
     else:
         lines = [f"{source}:", "% accuracy is the paper's, no model was trained for this table."]
