@@ -23,7 +23,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	.venv/bin/python -m pip install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(DOWNLOADER): requirements-download.lock $(INSTALLED)
+$(DOWNLOADER): requirements-download.lock | $(INSTALLED)
 	.venv/bin/python -m venv .venv-download
 	.venv-download/bin/python -m pip install --requirement requirements-download.lock
 	@touch $@
