@@ -104,13 +104,13 @@ def test_a_published_captioner_speaks_in_clips_own_tokens(listed: Path) -> None:
     """The texts of its tokens, as the published generator takes them apart."""
     publish({"model": "coca_tiny", "pretrained": "first"}, None, listed / "model")
     model = load_model(listed / "model")
-    settings = {"top_p": 0.9, "temperature": 1.0, "max_tokens": 12}
-    torch.manual_seed(0)
-    ours = generate(model, torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)), settings)
-    torch.manual_seed(0)
     img = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
     tokens = model.generate(
         img, generation_type="top_p", top_p=0.9, seq_len=12, min_seq_len=5, fixed_output_length=True, pad_token_id=0
     )
     theirs = [open_clip.decode(row).split("<end_of_text>")[0].replace("<start_of_text>", "") for row in tokens]
-    assert ours == [text.split(".")[0].strip() for text in theirs]
+    assert model.tokenizer.decode(tokens) == [text.strip() for text in theirs]
+    settings = {"top_p": 0.9, "temperature": 1.0, "max_tokens": 12}
+    ours = generate(model, img, settings, [[image] for image in range(4)], 2)
+    assert [len(row) for row in ours] == [2] * 4 and all(text and "<" not in text for row in ours for text in row)

@@ -112,7 +112,7 @@ def test_required_keys_are_the_ones_of_the_shipped_scale(kind, data):
         member = {"teachers", "captioner"} & set(path[:-1]) and "augmentation" not in path[:-1]
         if (
             path[0] in ("seeds", "recipes")
-            or path[-1] in ("ops", "min_tokens", "redraws")
+            or path[-1] in ("ops", "min_tokens", "redraws", "flip", "erase")
             or (member and path[-1] in extras)
         ):
             validate(broken, kind, "x")

@@ -369,7 +369,7 @@ def bare_captions(views: Path) -> None:
         (None, {"training": {"batch_size": 8}}, "6 images, fewer than a batch of 8; lower `training.batch_size`"),
         (None, {"training": {"processes": 2}}, "training.processes is 2, but 1 were started; call `torchrun"),
         (None, {"training": {"source": "stream"}}, "manifest.json is missing; `training.source` is 'stream'"),
-        (None, {"training": {"device": "cuda"}}, "training.device is cuda, which this machine does not have"),
+        (None, {"training": {"device": "cuda"}}, "device cuda was asked for, which this machine does not have"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_the_first_step(

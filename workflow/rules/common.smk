@@ -18,8 +18,11 @@ os.environ.update(
     PYTHONNOUSERSITE="1",
     PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
 )
-# Not in os.environ: Snakemake takes PYTHONPATH away from jobs in conda environments.
-shell.prefix("set -euo pipefail; export PYTHONPATH={SRC:q}; ")
+# Not in os.environ: Snakemake takes PYTHONPATH away from jobs in conda environments. img2dataset does not fit the lock of
+# all other stages: its environment is conda's, or .venv-download, which `make` installs; where it lies changes nothing of
+# what is fetched, and so is no parameter of a rule.
+DOWNLOADER = next((path for path in [ROOT / ".venv-download/bin/python"] if path.is_file()), "python")
+shell.prefix("set -euo pipefail; export PYTHONPATH={SRC:q} DOWNLOADER={DOWNLOADER:q}; ")
 
 from clipdr import config as configuration
 from clipdr.artifacts import all_of
@@ -119,11 +122,6 @@ def fetched(made):
 
 # Where captioner and teachers run when they reinforce; training has a key of its own.
 DEVICE = SCALE["zoo"].get("device", "cpu")
-# img2dataset does not fit the lock of all other stages: its environment is conda's, or this one, which `make` installs.
-# No parameter of the rules: where it lies changes nothing of what is fetched.
-os.environ["DOWNLOADER"] = next(
-    (str(path) for path in [ROOT / ".venv-download/bin/python"] if path.is_file()), "python"
-)
 # Kind of zoo -> regular expression of its members.
 ZOO = {"trained": "none", "published": "none", SCALE["zoo"]["kind"]: names("zoo")}
 
