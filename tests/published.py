@@ -67,6 +67,7 @@ REPOSITORY, REVISION = "apple/DataCompDR-12M-bf16", "0123456789abcdef0123456789a
 
 # Number of a sample -> what its address answers; all others give their image.
 GONE, SLOW, CUT, MOVED, PAGE, CHANGED, FLAKY = 1, 2, 3, 4, 5, 6, 7
+FORBIDDEN = 2009  # is the image of 9, which may not be used for training
 
 
 class World(BaseHTTPRequestHandler):
@@ -94,6 +95,8 @@ class World(BaseHTTPRequestHandler):
         if number == PAGE:
             return self.send(b"<html>This picture is not here any more.</html>", 200)
         image = picture(99) if number == CHANGED else picture(number % 1000)
+        if number == FORBIDDEN:
+            return self.send(image, 200, **{"X-Robots-Tag": "noai"})
         if number == CUT:
             self.send_response(200)
             self.send_header("Content-Length", str(len(image)))

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from clipdr.chunks import chunk_names
 from clipdr.errors import UserError
 from clipdr.files import ROOM, no_room
 from clipdr.progress import log
@@ -73,6 +74,17 @@ class _Settings(dict):
         raise UserError(
             f"--settings: the key {key!r} is missing; a settings.json that the workflow wrote has all of them"
         )
+
+
+def add_chunks(parser: argparse.ArgumentParser) -> None:
+    """Options that name the folders of chunks by their number: thousands do not fit into one command."""
+    parser.add_argument("--folder", type=Path, required=True, help="folder of the chunks' folders")
+    parser.add_argument("--chunks", type=int, required=True, help="how many there are")
+
+
+def chunk_folders(args: argparse.Namespace) -> list[Path]:
+    """What the options of `add_chunks` name, in order."""
+    return [args.folder / name for name in chunk_names(args.chunks)]
 
 
 def set_threads(threads: int) -> None:

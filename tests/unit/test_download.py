@@ -14,6 +14,7 @@ from published import (
     CHANGED,
     CUT,
     FLAKY,
+    FORBIDDEN,
     GONE,
     MOVED,
     PAGE,
@@ -179,9 +180,9 @@ def test_captions_that_cannot_be_read_are_named(tree: Path) -> None:
 
 @pytest.mark.slow
 def test_without_reinforcements_the_metadata_say_what_is_fetched(tree: Path, world: ThreadingHTTPServer) -> None:
-    table = pd.DataFrame({"uid": [uid(n) for n in (0, GONE, 8)], "text": ["a", "b", "c"]})
-    table["url"] = [f"http://127.0.0.1:{world.server_port}/{n}.jpg" for n in (0, GONE, 8)]
-    table["sha256"] = [sha256(picture(n)) for n in (0, GONE, 8)]
+    table = pd.DataFrame({"uid": [uid(n) for n in (0, GONE, 8, 9)], "text": ["a", "b", "c", "d"]})
+    table["url"] = [f"http://127.0.0.1:{world.server_port}/{n}.jpg" for n in (0, GONE, 8, FORBIDDEN)]
+    table["sha256"] = [sha256(picture(n)) for n in (0, GONE, 8, 9)]
     table.to_parquet(tree / "metadata.parquet")
     told = tree / "settings.json"
     told.write_text(json.dumps({"captions": str(tree / "metadata.parquet"), "bad_samples": "skip"}))
@@ -194,3 +195,5 @@ def test_without_reinforcements_the_metadata_say_what_is_fetched(tree: Path, wor
     assert [(sample["__key__"], sample["txt"], sample["jpg"]) for sample in samples] == [
         (uid(0), b"a", picture(0)), (uid(8), b"c", picture(8)),
     ]  # fmt: skip
+    report = pd.read_csv(tree / "images/00000000.csv", dtype=str).set_index("uid")["status"]
+    assert "disallowed by X-Robots-Tag" in report[uid(9)] and report[uid(0)] == "success"

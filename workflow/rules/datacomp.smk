@@ -98,6 +98,8 @@ rule gather:
         mem_mb=4000,
         runtime=120,
     params:
+        number=lambda wildcards, input: len(input),
         code=code("clipdr.pool.gather"),
     shell:
-        "python -m clipdr.pool gather --chunks {input:q} --output {output:q} 2>&1 | tee {log:q}"
+        "python -m clipdr.pool gather --folder results/pool/{wildcards.pool:q}/chunks --chunks {params.number}"
+        " --output {output:q} 2>&1 | tee {log:q}"

@@ -133,9 +133,11 @@ rule manifest:
         mem_mb=2000,
         runtime=10,
     params:
+        number=lambda wildcards, input: len(input),
         code=code("clipdr.data.manifest"),
     shell:
-        "python -m clipdr.data manifest --chunks {input:q} --output {output:q} 2>&1 | tee {log:q}"
+        "python -m clipdr.data manifest --folder results/{wildcards.chunked:q}/chunks --chunks {params.number}"
+        " --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule storage:

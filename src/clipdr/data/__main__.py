@@ -42,9 +42,9 @@ def main() -> None:
         "manifest",
         _manifest,
         "Write one manifest for all chunks of a dataset, which lie in folders below it.",
-        "python -m clipdr.data manifest --chunks my-dataset/chunks/* --output my-dataset/manifest.json",
+        "python -m clipdr.data manifest --folder my-dataset/chunks --chunks 16 --output my-dataset/manifest.json",
     )
-    manifest.add_argument("--chunks", type=Path, nargs="+", required=True, help="folders, in their order")
+    cli.add_chunks(manifest)
     for command in (views, rows):
         command.add_argument(
             "--reinforced", type=Path, required=True, help="folder that `clipdr.reinforce embed` wrote"
@@ -81,7 +81,7 @@ def _rows(args) -> None:
 def _manifest(args) -> None:
     from clipdr.data.manifest import merge
 
-    merge(args.chunks, args.output)
+    merge(cli.chunk_folders(args), args.output)
 
 
 if __name__ == "__main__":

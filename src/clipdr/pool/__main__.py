@@ -51,11 +51,9 @@ def main() -> None:
         "gather",
         _gather,
         "Make one pool of its chunks.",
-        "python -m clipdr.pool gather --chunks my-pool/chunks/* --output my-pool/shards",
+        "python -m clipdr.pool gather --folder my-pool/chunks --chunks 128 --output my-pool/shards",
     )
-    gathered.add_argument(
-        "--chunks", type=Path, nargs="+", required=True, help="folders that `clipdr.reinforce join` wrote, in order"
-    )
+    cli.add_chunks(gathered)
     for command in (build, reinforcements, images):
         command.add_argument(
             "--settings", type=cli.settings, required=True, help="its settings.json, the scale's `pool` section"
@@ -99,7 +97,7 @@ def _images(args) -> None:
 def _gather(args) -> None:
     from clipdr.pool.gather import gather
 
-    gather(args.chunks, args.output)
+    gather(cli.chunk_folders(args), args.output)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def write_addresses(settings: dict, chunk: str, output: Path) -> None:
     if chunks > len(shards):
         raise UserError(f"pool.chunks is {chunks}, but {source} has {len(shards)} shards of {size} lines; lower it")
     mine = dict(zip(chunk_names(chunks), runs(shards, chunks), strict=True))[chunk]
-    token = sha256(json.dumps([size, mine, stamps(source.parent, [str(path) for path in files])]).encode())
+    token = sha256(json.dumps([size, mine, stamps(Path(), map(str, files))]).encode())
     with resumable_dir(output, token) as folder:
         for shard in progress(mine, f"{source}: shards", len(mine)):
             if (folder / shard).is_file():
