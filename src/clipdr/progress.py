@@ -3,7 +3,8 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
 
 log = logging.getLogger("clipdr")
 
@@ -26,3 +27,12 @@ def progress(items: Iterable, what: str, total: int | None, every_seconds: float
             else:
                 log.info("%s: %d/%d, %.1f/s, %.0f s left", what, done, total, rate, (total - done) / rate)
             last = now
+
+
+def unfinished(shards: Collection[str], what: str, file_of: Callable[[str], Path]) -> Iterator[str]:
+    """The shards whose file is not there yet, with progress; the others were finished before a kill, and are logged."""
+    for shard in progress(shards, f"{what}: shards", len(shards)):
+        if file_of(shard).is_file():
+            log.info("%s: %s was finished before", what, shard)
+        else:
+            yield shard

@@ -25,7 +25,7 @@ from clipdr.data.shards import write_shard
 from clipdr.errors import UserError
 from clipdr.files import resumable_dir, sha256, sha256_file, stamps
 from clipdr.fingerprint import own
-from clipdr.progress import log, progress
+from clipdr.progress import unfinished
 
 FORM = "rows"
 
@@ -92,10 +92,7 @@ def convert(reinforced: Path, output: Path) -> None:
     inputs = [sha256_file(reinforced / MANIFEST), stamps(reinforced, manifest["shards"])]
     token = sha256(json.dumps([own(__name__), *inputs]).encode())
     with resumable_dir(output, token) as folder:
-        for shard in progress(manifest["shards"], f"{output.name}: shards", len(manifest["shards"])):
-            if (folder / shard).is_file():
-                log.info("%s: %s was finished before", output.name, shard)
-                continue
+        for shard in unfinished(manifest["shards"], output.name, folder.joinpath):
             write_shard(folder / f"{shard}.partial", _converted(reinforced, shard, manifest))
             (folder / f"{shard}.partial").replace(folder / shard)
         dtype = str(_dtype(manifest)).removeprefix("torch.")

@@ -12,7 +12,7 @@ from clipdr.chunks import chunk_names, runs
 from clipdr.data.shards import write_shard
 from clipdr.errors import UserError
 from clipdr.files import reason, resumable_dir, sha256, stamps
-from clipdr.progress import log, progress
+from clipdr.progress import unfinished
 
 COLUMNS = ["uid", "url", "sha256"]
 SHARD_SIZE = 10_000
@@ -38,10 +38,7 @@ def write_addresses(settings: dict, chunk: str, output: Path) -> None:
     mine = dict(zip(chunk_names(chunks), runs(shards, chunks), strict=True))[chunk]
     token = sha256(json.dumps([size, mine, stamps(Path(), map(str, files))]).encode())
     with resumable_dir(output, token) as folder:
-        for shard in progress(mine, f"{source}: shards", len(mine)):
-            if (folder / shard).is_file():
-                log.info("%s was finished before", shard)
-                continue
+        for shard in unfinished(mine, output.name, folder.joinpath):
             start = int(shard.removesuffix(".tar")) * size
             write_shard(folder / f"{shard}.partial", _samples(files, lengths, start, start + size))
             (folder / f"{shard}.partial").replace(folder / shard)

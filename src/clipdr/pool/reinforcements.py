@@ -12,7 +12,7 @@ from pathlib import Path
 from clipdr.chunks import chunk_names, runs
 from clipdr.errors import UserError
 from clipdr.files import reason, resumable_dir, sha256
-from clipdr.progress import log, progress
+from clipdr.progress import unfinished
 
 
 def download_reinforcements(settings: dict, chunk: str, output: Path) -> None:
@@ -37,15 +37,16 @@ def download_reinforcements(settings: dict, chunk: str, output: Path) -> None:
     mine = dict(zip(chunk_names(chunks), runs(shards, chunks), strict=True))[chunk]
     token = sha256(json.dumps([source, revision, mine]).encode())
     with resumable_dir(output, token) as folder:
-        for shard in progress(mine, f"{source}: shards", len(mine)):
-            target = folder / shard.replace("/", "-")
-            if target.is_file():
-                log.info("%s was fetched before", shard)
-            elif revision:
-                _fetch(source, revision, shard, folder / ".hub").replace(target)
+        for shard in unfinished(mine, output.name, lambda shard: folder / _flat(shard)):
+            if revision:
+                _fetch(source, revision, shard, folder / ".hub").replace(folder / _flat(shard))
             else:
-                _link(Path(source) / shard, target)
+                _link(Path(source) / shard, folder / _flat(shard))
         shutil.rmtree(folder / ".hub", ignore_errors=True)
+
+
+def _flat(shard: str) -> str:
+    return shard.replace("/", "-")
 
 
 def _in_folder(folder: Path) -> list[str]:

@@ -25,7 +25,7 @@ from clipdr.files import atomic_file, resumable_dir, sha256, sha256_file
 from clipdr.fingerprint import own
 from clipdr.models.folder import weights_file
 from clipdr.models.load import load_model
-from clipdr.progress import log, progress
+from clipdr.progress import unfinished
 from clipdr.reinforce.sampling import encode, sample
 
 BATCH = 64
@@ -56,20 +56,18 @@ def caption(
     settings = PUBLISHED | settings
     weights, code = sha256_file(weights_file(captioner)), own(__name__)
     token = sha256(json.dumps([code, settings, weights, subset.to_json()], sort_keys=True).encode())
-    shards = list(subset.groupby("shard", sort=True))
+    chosen = dict(iter(subset.groupby("shard", sort=True)))
     with resumable_dir(output, token) as folder:
         model = load_model(captioner, device)
-        for shard, rows in progress(shards, f"{output.name}: shards", len(shards)):
-            if (folder / captions_of(shard)).is_file():
-                log.info("%s: %s was finished before", output.name, captions_of(shard))
-                continue
-            table = pd.DataFrame(_caption(model, subset_samples(pool, rows), settings), columns=["uid", "syn", "label"])
+        for shard in unfinished(chosen, output.name, lambda shard: folder / captions_of(shard)):
+            rows = _caption(model, subset_samples(pool, chosen[shard]), settings)
+            table = pd.DataFrame(rows, columns=["uid", "syn", "label"])
             with atomic_file(folder / captions_of(shard)) as path:
                 table.to_parquet(path, index=False)
         manifest = {
             "samples": len(subset),
-            "shards": {captions_of(shard): len(rows) for shard, rows in shards},
-            **describe(pd.read_parquet(folder / captions_of(shard)) for shard, _ in shards),
+            "shards": {captions_of(shard): len(rows) for shard, rows in chosen.items()},
+            **describe(pd.read_parquet(folder / captions_of(shard)) for shard in chosen),
             "settings": settings,
             "models": {"captioner": weights},
             "code": code,

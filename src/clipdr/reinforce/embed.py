@@ -24,7 +24,7 @@ from clipdr.files import resumable_dir, sha256, sha256_file
 from clipdr.fingerprint import own
 from clipdr.models.folder import preprocessing, weights_file
 from clipdr.models.load import load_model
-from clipdr.progress import log, progress
+from clipdr.progress import unfinished
 
 BATCH = 256  # views that a teacher sees together
 
@@ -97,12 +97,10 @@ def reinforce(
     augmentation, precision, code = settings["augmentation"], settings.get("embeddings", "bfloat16"), own(__name__)
     captioned = captions and sha256_file(captions / MANIFEST)
     inputs = [code, settings, list(digests.values()), captioned, subset.to_json()]
-    shards = list(subset.groupby("shard", sort=True))
+    chosen = dict(iter(subset.groupby("shard", sort=True)))
     with resumable_dir(output, sha256(json.dumps(inputs, sort_keys=True).encode())) as folder:
-        for shard, rows in progress(shards, f"{output.name}: shards", len(shards)):
-            if (folder / shard).is_file():
-                log.info("%s: %s was finished before", output.name, shard)
-                continue
+        for shard in unfinished(chosen, output.name, folder.joinpath):
+            rows = chosen[shard]
             synthetic = _synthetic(captions, shard, rows)
             # As many in a batch whatever the chunk: how a product is split may show in its last bit.
             groups = batched(subset_samples(pool, rows), max(1, BATCH // max(1, augmentation["views"])))
@@ -111,7 +109,7 @@ def reinforce(
             (folder / f"{shard}.partial").replace(folder / shard)
         manifest = {
             "samples": len(subset),
-            "shards": {shard: len(rows) for shard, rows in shards},
+            "shards": {shard: len(rows) for shard, rows in chosen.items()},
             "augmentation": augmentation,
             "embeddings": precision,
             "teachers": [{"name": t.name, "width": t.width, "logit_scale": t.scale} for t in zoo],

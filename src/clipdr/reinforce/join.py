@@ -28,7 +28,7 @@ from clipdr.data.shards import IMAGES, read_shard, write_shard
 from clipdr.errors import UserError
 from clipdr.files import reason, resumable_dir, sha256, sha256_file, stamps
 from clipdr.fingerprint import own
-from clipdr.progress import log, progress
+from clipdr.progress import log, unfinished
 
 SKIPPED = "skipped.csv"
 INDEX, COLUMNS = "index.parquet", ["uid", "shard", "sha256", "caption", "texts", "label"]
@@ -75,10 +75,7 @@ def join(reinforcements: Path, images: Path, captions: Path | None, settings: di
     made_of = [stamps(reinforcements, shards), None if captions is None else sha256_file(captions)]
     inputs = [own(__name__), settings, *made_of]
     with resumable_dir(output, sha256(json.dumps(inputs, sort_keys=True).encode())) as folder:
-        for shard in progress(shards, f"{output.name}: shards", len(shards)):
-            if (folder / _listed(shard)).is_file():
-                log.info("%s: %s was finished before", output.name, shard)
-                continue
+        for shard in unfinished(shards, output.name, lambda shard: folder / _listed(shard)):
             skipped: list[tuple[str, str, str]] = []
             lines: list[dict] = []
             samples = _joined(reinforcements / shard, _images_of(images, shard), texts, settings, skipped)

@@ -16,7 +16,7 @@ from clipdr.data.subset import subset_samples
 from clipdr.errors import UserError
 from clipdr.files import atomic_file, resumable_dir, sha256
 from clipdr.fingerprint import own
-from clipdr.progress import log, progress
+from clipdr.progress import unfinished
 
 
 def take_captions(pool: Path, subset: pd.DataFrame, settings: dict, output: Path) -> None:
@@ -81,14 +81,11 @@ def _take(
     pool: Path, subset: pd.DataFrame, manifest: dict, file_of: Callable[[str], str], write: Callable, output: Path
 ) -> None:
     token = sha256(json.dumps([manifest, subset.to_json()], sort_keys=True).encode())
-    shards = list(subset.groupby("shard", sort=True))
+    chosen = dict(iter(subset.groupby("shard", sort=True)))
     with resumable_dir(output, token) as folder:
-        for shard, rows in progress(shards, f"{output.name}: shards", len(shards)):
-            if (folder / file_of(shard)).is_file():
-                log.info("%s: %s was finished before", output.name, shard)
-                continue
+        for shard in unfinished(chosen, output.name, lambda shard: folder / file_of(shard)):
             with atomic_file(folder / file_of(shard)) as path:
-                write(path, subset_samples(pool, rows))
+                write(path, subset_samples(pool, chosen[shard]))
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
