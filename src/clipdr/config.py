@@ -310,12 +310,11 @@ def _uses_of_experiment(experiment: Mapping, models: Mapping) -> Iterator[_Use]:
             yield f"rows[{i}].network", network, models, "config/models"
     for i, claim in enumerate(experiment.get("comparisons", [])):
         needed = _measured_by(claim["column"])
-        measured = [row["name"] for row in experiment["rows"] if set(needed) & row.keys()]
+        ours = [row["name"] for row in experiment["rows"] if set(needed) & row.keys()]
         yield from ((f"comparisons[{i}].{key}", claim[key], rows, "rows") for key in ("better", "than"))
         yield f"comparisons[{i}].column", claim["column"], columns, "columns"
         yield from (
-            (f"comparisons[{i}].{key}", claim[key], measured, f"the rows with {needed[0]}")
-            for key in ("better", "than")
+            (f"comparisons[{i}].{key}", claim[key], ours, f"the rows with {needed[0]}") for key in ("better", "than")
         )
 
 

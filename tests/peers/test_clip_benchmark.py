@@ -305,5 +305,6 @@ def test_an_ensemble_joins_unit_vectors(model_dir, tasks, tmp_path):
     assert record["metrics"]["acc1"] == pytest.approx(expected, abs=1e-9) and 0 < expected < 1
     alone = [evaluate_suite([folder], tasks, {"tasks": [CLASSIFY], "batch_size": 16})[0] for folder in folders]
     assert record["metrics"] not in [one["metrics"] for one in alone]
-    both = evaluate_suite([folders[0], folders[0]], tasks, {"tasks": [CLASSIFY], "batch_size": 16})
+    twin = shutil.copytree(folders[0], tmp_path / "twin")
+    both = evaluate_suite([folders[0], twin], tasks, {"tasks": [CLASSIFY], "batch_size": 16})
     assert both[0]["metrics"] == pytest.approx(alone[0]["metrics"])  # a model with itself is the model

@@ -55,21 +55,22 @@ def merged(chunks: Sequence[Path], places: Sequence[Path]) -> dict:
 
 
 def write_manifest(manifest: dict, path: Path) -> None:
+    """Write it as all are written, whole or not at all."""
     with atomic_file(path) as partial:
         partial.write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def _add(whole: dict, one: dict, chunk: Path) -> dict:
-    merged = {"shards": whole["shards"] | one["shards"]}
-    merged |= {key: whole[key] + one[key] for key in NUMBERS if key in one}
+    both = {"shards": whole["shards"] | one["shards"]}
+    both |= {key: whole[key] + one[key] for key in NUMBERS if key in one}
     if "skipped" in one:
-        merged["skipped"] = dict(sorted((Counter(whole["skipped"]) + Counter(one["skipped"])).items()))
-    for key in one.keys() - merged.keys():
+        both["skipped"] = dict(sorted((Counter(whole["skipped"]) + Counter(one["skipped"])).items()))
+    for key in one.keys() - both.keys():
         if one[key] != whole.get(key):
             raise UserError(
                 f"{chunk / MANIFEST} has another {key!r} than the chunks before it; delete the folder and make it again"
             )
-    return whole | merged
+    return whole | both
 
 
 def _read(path: Path, keys: Sequence[str]) -> dict:

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clipdr.data.manifest import MANIFEST, read_manifest, read_whole_shard
+from clipdr.data.manifest import MANIFEST, read_manifest, read_whole_shard, write_manifest
 from clipdr.data.samples import DAMAGE, decode, decode_image, read_texts, slices
 from clipdr.data.shards import write_shard
 from clipdr.errors import UserError
@@ -96,7 +96,7 @@ def convert(reinforced: Path, output: Path) -> None:
             write_shard(folder / f"{shard}.partial", _converted(reinforced, shard, manifest))
             (folder / f"{shard}.partial").replace(folder / shard)
         dtype = str(_dtype(manifest)).removeprefix("torch.")
-        (folder / MANIFEST).write_text(json.dumps({**manifest, "form": FORM, "dtype": dtype}, indent=2) + "\n")
+        write_manifest({**manifest, "form": FORM, "dtype": dtype}, folder / MANIFEST)
 
 
 def _converted(reinforced: Path, shard: str, manifest: dict) -> Iterator[dict]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from clipdr.chunks import batched
-from clipdr.data.manifest import MANIFEST
+from clipdr.data.manifest import MANIFEST, write_manifest
 from clipdr.data.samples import decode_image
 from clipdr.data.shards import captions_of
 from clipdr.data.subset import subset_samples
@@ -72,7 +72,7 @@ def caption(
             "models": {"captioner": weights},
             "code": code,
         }
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+        write_manifest(manifest, folder / MANIFEST)
 
 
 def _caption(model, samples: Iterator[dict], settings: dict) -> Iterator[tuple[str, list[str], str | None]]:

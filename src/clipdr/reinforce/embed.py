@@ -15,7 +15,7 @@ from PIL import Image
 
 from clipdr.chunks import batched
 from clipdr.data.augment import draw, view_array
-from clipdr.data.manifest import MANIFEST
+from clipdr.data.manifest import MANIFEST, write_manifest
 from clipdr.data.samples import decode_image, encode
 from clipdr.data.shards import captions_of, write_shard
 from clipdr.data.subset import subset_samples
@@ -116,7 +116,7 @@ def reinforce(
             "models": digests,
             "code": code,
         }
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        write_manifest(manifest, folder / MANIFEST)
 
 
 def _synthetic(captions: Path | None, shard: str, rows: pd.DataFrame) -> dict[str, list[str]]:

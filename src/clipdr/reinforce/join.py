@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from clipdr.data.manifest import MANIFEST
+from clipdr.data.manifest import MANIFEST, write_manifest
 from clipdr.data.samples import DAMAGE, as_json, decode_image, read_augmentations
 from clipdr.data.shards import IMAGES, read_shard, write_shard
 from clipdr.errors import UserError
@@ -124,7 +124,7 @@ def _finish(folder: Path, shards: list[str], settings: dict) -> None:
         (folder / _index(shard)).unlink()
         if not numbers[shard]:
             (folder / shard).unlink()
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    write_manifest(manifest, folder / MANIFEST)
     log.info("%d of %d samples joined, %d skipped", manifest["samples"], manifest["in"], len(skipped))
     for why, number in manifest["skipped"].items():
         log.warning("%d skipped: %s", number, why)

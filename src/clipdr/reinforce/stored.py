@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from clipdr.data.manifest import MANIFEST
+from clipdr.data.manifest import MANIFEST, write_manifest
 from clipdr.data.samples import decode, read_texts, slices
 from clipdr.data.shards import captions_of, write_shard
 from clipdr.data.subset import subset_samples
@@ -86,7 +86,7 @@ def _take(
         for shard in unfinished(chosen, output.name, lambda shard: folder / file_of(shard)):
             with atomic_file(folder / file_of(shard)) as path:
                 write(path, subset_samples(pool, chosen[shard]))
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        write_manifest(manifest, folder / MANIFEST)
 
 
 def _captions(sample: dict, number: int) -> list[str]:
