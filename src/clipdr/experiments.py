@@ -20,6 +20,7 @@ from clipdr.words import NETWORK_COLUMNS, merge, slug, words_of
 
 CAPTIONS = ("real", "syn", "real-or-syn")
 ONLINE = ("captions", "teachers")
+OPERATIONS = ("num_ops", "magnitude", "ops", "flip", "erase")  # of an augmentation, all that is drawn beside the crop
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,9 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
     first = _first(data, scale)
     settings = {
         "model": {"name": model, "config": config},
-        "data": {"dataset": dataset["name"], "augmentation": data["augmentation"], "captions": _captions(data)} | first,
+        "data": {"dataset": dataset["name"], "augmentation": data["augmentation"], "captions": _captions(data)}
+        | first
+        | _student(data, scale),
         "objective": _objective(words["objective"], scale, objectives),
         "training": training_of(words, scale),
         "seed": words["seed"],
@@ -215,6 +218,10 @@ def _online(data: Mapping, objective: Mapping, scale: Mapping, models: Mapping) 
     if "teachers" in asked:
         if not (names := objective.get("teachers")):
             raise UserError("data.online: teachers are asked for, but the objective reads none; take them out")
+        if "student" in data:
+            raise UserError(
+                "data.student: teachers that are asked online see what the student sees; take one of them out"
+            )
         settings["teachers"] = names
         inputs["teachers"] = [chain.member(name, scale, models) for name in names]
     return settings, inputs
@@ -232,6 +239,7 @@ def _slug(settings: Mapping, objectives: Mapping[str, dict]) -> str:
         [
             slug(settings["model"]["name"]),
             "-".join([data["dataset"], data["augmentation"], *([f"{data['views']}views"] if "views" in data else [])]),
+            *(["student"] if "student" in data else []),
             "-".join(["+".join(data["captions"]), *([str(data["synthetic"])] if "synthetic" in data else [])]),
             "-".join(objective),
             *(["init"] if "init" in settings else []),
@@ -280,6 +288,14 @@ def _first(data: Mapping, scale: Mapping) -> dict:
         if data.get(key, number) > number:
             raise UserError(f"data.{key} is {data[key]}, but only {number} are stored; lower it, or store more")
     return {key: data[key] for key, number in stored.items() if data.get(key, number) < number}
+
+
+def _student(data: Mapping, scale: Mapping) -> dict:
+    """The operations that are drawn over the student's view at every step, if there are any."""
+    if "student" not in data:
+        return {}
+    entry = look_up("data.student", data["student"], scale["augmentations"], "augmentations")
+    return {"student": {key: entry[key] for key in OPERATIONS if key in entry}}
 
 
 def _augmentation(settings: Mapping, scale: Mapping, stored_views: int | None) -> tuple[str, dict]:

@@ -331,6 +331,15 @@ def test_a_run_waits_for_no_more_than_it_reads(captions_of_row, objective, onlin
     }[stored]
 
 
+def test_what_students_alone_see_is_a_setting_of_the_run_and_not_of_its_data():
+    scale = edited(SCALE, "augmentations//strong", {"views": 3, "num_ops": 2, "magnitude": 9, "crop_scale": [0.1, 1]})
+    plain, run = (planned(one, scale)[2] for one in (EXPERIMENT, row("data//student", "strong")))
+    assert run.settings["data"] == plain.settings["data"] | {"student": {"num_ops": 2, "magnitude": 9}}
+    assert run.name != plain.name and run.artifact.inputs == plain.artifact.inputs
+    both = edited(row("data//student", "strong"), "rows//1//settings//data//online", ["teachers"])
+    assert refused(planned, both, scale).startswith("row 'distilled': data.student: teachers that are asked online")
+
+
 THREE = edited(edited(SCALE, "zoo//teachers//third", {**MEMBER}), "teachers//third", ["third"])
 
 
@@ -432,6 +441,7 @@ def test_an_init_that_leads_nowhere_is_refused(settings, expected):
         ("objective//name", "reinforcd", "objective.name 'reinforcd' is not defined; did you mean 'reinforced'?"),
         ("data//online", ["captions", "weights"], "data.online 'weights' is not defined"),
         ("data", {"captions": ["real"], "augmentation": "strong", "online": ["captions"]}, "data.online: captions are"),
+        ("data//student", "Strong", "data.student 'Strong' is not defined; did you mean 'strong'?"),
     ],
 )
 def test_what_cannot_be_planned_is_refused_with_the_row(path, value, expected):

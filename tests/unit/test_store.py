@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clipdr.data.samples import PRECISIONS, decode, encode
+from clipdr.data.samples import PRECISIONS, check_image, decode, decode_image, encode
 from clipdr.data.shards import read_shard, write_shard
 from clipdr.errors import UserError
 from clipdr.files import sha256
@@ -53,11 +53,12 @@ def sample() -> dict:
 @pytest.mark.parametrize("extension", ["webp", "jpg", "png"])
 def test_round_trip(extension):
     pool_sample, (img, txt) = _pool_sample(extension), _embeddings()
-    found = decode(encode(pool_sample, SYNTHETIC, ENTRIES, img, txt))
+    members = encode(pool_sample, SYNTHETIC, ENTRIES, img, txt)
+    found = decode(members)
     assert (found.uid, found.caption, found.synthetic) == (UID, "äpple, fruit", SYNTHETIC)
     assert found.augmentations == ENTRIES
     pixels = np.asarray(Image.open(io.BytesIO(pool_sample[extension])).convert("RGB"))
-    np.testing.assert_array_equal(np.asarray(found.image), pixels)
+    np.testing.assert_array_equal(np.asarray(decode_image(members)), pixels)
     for mine, given in ((found.img_AE, img), (found.txt_TE, txt)):
         assert mine.dtype == torch.bfloat16
         assert torch.equal(mine, given.to(torch.bfloat16))
@@ -165,6 +166,7 @@ def test_damage_is_one_line_that_names_the_sample(sample, kind):
     DAMAGE[kind](sample)
     with pytest.raises(UserError, match=UID) as error:
         decode(sample)
+        check_image(sample)
     assert "\n" not in str(error.value)
 
 

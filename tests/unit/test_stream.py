@@ -7,12 +7,12 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from clipdr.data import rows
 from clipdr.data.augment import draw, replay
 from clipdr.data.draws import First, draws, text_of, view_of
-from clipdr.data.rows import read_row
-from clipdr.data.samples import decode, decode_image
+from clipdr.data.samples import decode_image
 from clipdr.data.shards import read_shard, write_shard
 from clipdr.data.stream import Order, ShardBatches
 from clipdr.data.views import ViewBatches, load_views, materialise
@@ -87,7 +87,7 @@ def test_stream_and_memory_give_the_same_batches_in_the_same_order(rows_dir, vie
     memory = ViewBatches(views, tokenize, list(kinds), 4, 0)
     for step, batch in enumerate(islice(source.batches(0), 7)):
         places = np.array([views.uids.index(uid) for uid in batch.uids])
-        assert equal(batch, memory.batch(places, draws(0, step, 4)))
+        assert equal(batch, memory.batch(places, step))
 
 
 @pytest.mark.parametrize("first", [First(1, 1), First(2), First(synthetic=1), First(3, 2), First(9, 9)])
@@ -104,7 +104,27 @@ def test_fewer_views_and_captions_are_the_first_ones_from_both_sources(rows_dir,
     for step, batch in enumerate(islice(stream(rows_dir, tokenize, first=first).batches(0), 5)):
         assert equal(next(memory.batches(step)), next(wanted.batches(step)))
         places = np.array([views.uids.index(uid) for uid in batch.uids])
-        assert equal(batch, wanted.batch(places, draws(0, step, 4)))
+        assert equal(batch, wanted.batch(places, step))
+
+
+STUDENT = {"num_ops": 2, "magnitude": 9, "flip": 0.5, "erase": 0.5}
+
+
+def test_what_students_alone_see_is_drawn_over_the_views(rows_dir, views_dir, tokenize):
+    """By hand: the ops of the strong augmentation over the same batch without them; teachers' embeddings stay."""
+    views = load_views(views_dir, NAMES)
+    memory = ViewBatches(views, tokenize, ["real", "syn"], 4, 0, student=STUDENT)
+    plain = stream(rows_dir, tokenize).batches(0)
+    for step, batch in zip(range(3), stream(rows_dir, tokenize, student=STUDENT).batches(0), strict=False):
+        bare = next(plain)
+        for position, img_CSS in enumerate(bare.images["image"].numpy()):
+            rng = np.random.default_rng([0, 4, step, position])
+            _, ops = draw(rng, 32, 32, {**STUDENT, "crop_scale": [1, 1], "image_size": 32})
+            seen = replay(Image.fromarray(img_CSS.transpose(1, 2, 0)), [[0, 0, 32, 32], ops], 32)
+            assert np.array_equal(batch.images["image"][position].numpy().transpose(1, 2, 0), seen)
+        assert not torch.equal(batch.images["image"], bare.images["image"])
+        assert equal(replace(batch, images=bare.images), bare)
+        assert equal(batch, memory.batch(np.array([views.uids.index(uid) for uid in batch.uids]), step))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -116,10 +136,12 @@ def test_a_stream_goes_on_at_any_step(rows_dir, tokenize, workers, start):
     assert all(equal(a, b) for a, b in zip(whole[start:], rest, strict=True))
 
 
-def test_memory_in_two_processes_holds_the_batch_of_one(views_dir, tokenize):
+@pytest.mark.parametrize("student", [None, STUDENT])
+def test_memory_in_two_processes_holds_the_batch_of_one(views_dir, tokenize, student):
     views = load_views(views_dir, NAMES)
-    whole = ViewBatches(views, tokenize, ["real", "syn"], 4, 0).batches(2)
-    shares = [ViewBatches(views, tokenize, ["real", "syn"], 4, 0, rank, 2).batches(2) for rank in (0, 1)]
+    read = (views, tokenize, ["real", "syn"], 4, 0)
+    whole = ViewBatches(*read, student=student).batches(2)
+    shares = [ViewBatches(*read, rank, 2, student=student).batches(2) for rank in (0, 1)]
     for _ in range(3):
         batch, *parts = (next(one) for one in (whole, *shares))
         assert batch.uids == parts[0].uids + parts[1].uids
@@ -214,56 +236,6 @@ def test_a_batch_has_only_the_teachers_that_are_read(rows_dir, tokenize):
     source = ShardBatches(rows_dir, 32, tokenize, ["real"], ["large"], 4, 0, 0, 2)
     batch = next(source.batches(0))
     assert list(batch.teachers) == ["large"] and batch.teachers["large"].images["image"].shape == (4, 16)
-
-
-def test_rows_hold_what_the_published_form_holds(reinforced, rows_dir):
-    for shard in ("00000.tar", "00001.tar"):
-        for published, members in zip(read_shard(reinforced / shard), read_shard(rows_dir / shard), strict=True):
-            sample, row = decode(published), read_row(members, 24 + 16, torch.bfloat16)
-            assert row.texts == [sample.caption, *sample.synthetic] and row.augmentations == sample.augmentations
-            assert np.array_equal(row.image, sample.image)
-            assert torch.equal(torch.stack([row.view(a) for a in range(3)]), sample.img_AE)
-            assert torch.equal(torch.stack([row.text(t) for t in range(3)]), sample.txt_TE)
-            assert "pth.gz" not in members and published["json"] == members["json"]
-
-
-def test_a_killed_conversion_goes_on(reinforced, rows_dir, tmp_path, monkeypatch):
-    write, written = rows.write_shard, []
-
-    def once(path, samples):
-        if written:
-            raise KeyboardInterrupt
-        written.append(path.name)
-        write(path, samples)
-
-    monkeypatch.setattr(rows, "write_shard", once)
-    with pytest.raises(KeyboardInterrupt):
-        rows.convert(reinforced, tmp_path / "rows")
-    assert not (tmp_path / "rows").exists()
-    monkeypatch.setattr(rows, "write_shard", lambda path, samples: (written.append(path.name), write(path, samples)))
-    rows.convert(reinforced, tmp_path / "rows")
-    assert written == ["00000.tar.partial", "00001.tar.partial"]
-    for shard in ("00000.tar", "00001.tar", "manifest.json"):
-        assert (tmp_path / "rows" / shard).read_bytes() == (rows_dir / shard).read_bytes()
-
-
-def test_rows_of_a_store_that_changed_meanwhile_are_made_anew(reinforced, tmp_path, monkeypatch):
-    store, write, written = shutil.copytree(reinforced, tmp_path / "store"), rows.write_shard, []
-
-    def once(path, samples):
-        if written:
-            raise KeyboardInterrupt
-        written.append(path.name)
-        write(path, samples)
-
-    monkeypatch.setattr(rows, "write_shard", once)
-    with pytest.raises(KeyboardInterrupt):
-        rows.convert(store, tmp_path / "rows")
-    samples = [spoiled(sample, txt=b"another caption") for sample in read_shard(store / "00000.tar")]
-    write_shard(store / "00000.tar", samples)
-    monkeypatch.setattr(rows, "write_shard", write)
-    rows.convert(store, tmp_path / "rows")
-    assert {sample["txt"] for sample in read_shard(tmp_path / "rows/00000.tar")} == {b"another caption"}
 
 
 def test_a_store_without_embeddings_has_rows_of_nothing(pool, captions, augmentation, tokenize, tmp_path):

@@ -27,8 +27,13 @@ def settings(augmentation):
 
 
 @pytest.fixture(scope="module")
-def samples(reinforced):
-    return [decode(sample) for shard in ("00000.tar", "00001.tar") for sample in read_shard(reinforced / shard)]
+def members(reinforced):
+    return [sample for shard in ("00000.tar", "00001.tar") for sample in read_shard(reinforced / shard)]
+
+
+@pytest.fixture(scope="module")
+def samples(members):
+    return [decode(sample) for sample in members]
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +41,19 @@ def views(views_dir):
     return load_views(views_dir, NAMES)
 
 
-def test_reinforced_samples_are_the_pools(samples, pool, captions, augmentation):
+def test_reinforced_samples_are_the_pools(samples, members, pool, captions, augmentation):
     tables = [pd.read_parquet(path) for path in sorted(captions.glob("*.parquet"))]
     synthetic = pd.concat(tables).set_index("uid")["syn"]
     index = pool[1].set_index("uid")
     assert [sample.uid for sample in samples] == list(index.index)
     originals = {s["__key__"]: s for shard in ("00000.tar", "00001.tar") for s in read_shard(pool[0] / shard)}
-    for sample in samples:
+    for sample, stored in zip(samples, members, strict=True):
+        image = decode_image(stored)
         assert sample.caption == index.caption[sample.uid]
         assert sample.synthetic == list(synthetic[sample.uid])
-        np.testing.assert_array_equal(np.asarray(sample.image), np.asarray(decode_image(originals[sample.uid])))
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(decode_image(originals[sample.uid])))
         rng = np.random.default_rng([augmentation["seed"], int(sample.uid[:8], 16)])
-        assert sample.augmentations == [draw(rng, *sample.image.size, augmentation) for _ in range(3)]
+        assert sample.augmentations == [draw(rng, *image.size, augmentation) for _ in range(3)]
     assert len({json.dumps(sample.augmentations) for sample in samples}) == 6  # no two images share their draws
 
 
@@ -60,11 +66,11 @@ def test_manifest_says_what_the_shards_hold(reinforced, augmentation):
     assert {path.name for path in reinforced.iterdir()} == {"00000.tar", "00001.tar", "manifest.json", ".token"}
 
 
-def test_materialised_views_equal_replaying_the_shards(views, samples):
+def test_materialised_views_equal_replaying_the_shards(views, samples, members):
     assert views.img_NACSS.shape == (6, 3, 3, 32, 32) and views.img_NACSS.dtype == np.uint8
-    for image, sample in zip(views.img_NACSS, samples, strict=True):
+    for image, sample, stored in zip(views.img_NACSS, samples, members, strict=True):
         for view, entry in zip(image, sample.augmentations, strict=True):
-            np.testing.assert_array_equal(view, np.asarray(replay(sample.image, entry, 32)).transpose(2, 0, 1))
+            np.testing.assert_array_equal(view, np.asarray(replay(decode_image(stored), entry, 32)).transpose(2, 0, 1))
     assert views.texts == [[sample.caption, *sample.synthetic] for sample in samples]
 
 

@@ -3,9 +3,12 @@
 An entry is DataCompDR's: `[[top, left, height, width], [[op, magnitude], …]]`. The crop box is in pixels of the stored
 image; op indices and magnitudes are those of RandAugment as torchvision implements it (MobileCLIP, Appendix C). Two ops
 are our own, which readers of DataCompDR do not know: a flip, before the others, and the erasing of a box, after them.
+
+Shape suffixes: A views, B batch, C channels, S side.
 """
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image
@@ -89,12 +92,41 @@ def _magnitude(op: int, magnitude: int, size: int, rng: np.random.Generator) -> 
 
 
 def replay(image: Image.Image, entry: list, size: int) -> Image.Image:
-    """Apply a stored entry: crop, resize to `size` × `size` (bicubic), then the ops in order. RGB in, RGB out.
-
-    An op that is `null` was skipped when the entry was drawn.
-    """
+    """Apply a stored entry: crop, resize to `size` × `size` (bicubic), then the ops in order. RGB in, RGB out."""
     (top, left, height, width), ops = entry
     view = image.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BICUBIC)
+    return _apply_all(view, ops)
+
+
+def view_array(image: Image.Image, entries: list, size: int) -> np.ndarray:
+    """The views of an image: uint8 [A, 3, size, size], one per entry."""
+    views = [_array(replay(image, entry, size)) for entry in entries]
+    return np.stack(views) if views else np.zeros((0, 3, size, size), np.uint8)
+
+
+def afresh(img_BCSS: np.ndarray, settings: dict, rngs: Iterable[np.random.Generator]) -> np.ndarray:
+    """Ops drawn over views that are there already, one generator for each: what the student sees and no teacher saw.
+
+    Args:
+        img_BCSS: uint8 views.
+        settings: `num_ops`, `magnitude` and what else `draw` reads of ops; the crop remains that of the view.
+    """
+    size = img_BCSS.shape[-1]
+    settings = {**settings, "image_size": size, "crop_scale": (1.0, 1.0)}
+    views = []
+    for img_CSS, rng in zip(img_BCSS, rngs, strict=True):
+        _, ops = draw(rng, size, size, settings)
+        views.append(_array(_apply_all(Image.fromarray(img_CSS.transpose(1, 2, 0)), ops)))
+    return np.stack(views)
+
+
+def _array(view: Image.Image) -> np.ndarray:
+    return np.asarray(view).transpose(2, 0, 1)
+
+
+def _apply_all(view: Image.Image, ops: list) -> Image.Image:
+    """An op that is `null` was skipped when it was drawn."""
+    size = view.width
     for op, magnitude in filter(None, ops):
         if op == FLIP:
             view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -104,12 +136,6 @@ def replay(image: Image.Image, entry: list, size: int) -> Image.Image:
         else:
             view = _apply(view, OPS[op][0], magnitude)
     return view
-
-
-def view_array(image: Image.Image, entries: list, size: int) -> np.ndarray:
-    """The views of an image: uint8 [A, 3, size, size], one per entry."""
-    views = [np.asarray(replay(image, entry, size)).transpose(2, 0, 1) for entry in entries]
-    return np.stack(views) if views else np.zeros((0, 3, size, size), np.uint8)
 
 
 def _apply(image: Image.Image, name: str, magnitude: float) -> Image.Image:

@@ -4,11 +4,13 @@ A draw belongs to a position of the global batch, so that each of several proces
 a number in [0, 1), to be scaled by however many views or captions the image has, which only its reader knows.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-EPOCH, STEP = 0, 1  # streams of randomness: one generator per epoch and one per step
+# Streams of randomness: a generator per epoch, one per step, and one per place of a step.
+EPOCH, STEP, STUDENT = 0, 1, 4
 VIEW, SYN, ANY = 0, 1, 2  # columns of the draws
 REAL = 0  # column of the real caption; synthetic captions follow
 
@@ -35,6 +37,11 @@ ALL = First()
 def step_rng(seed: int, step: int) -> np.random.Generator:
     """The generator of all that is drawn for one step."""
     return np.random.default_rng([seed, STEP, step])
+
+
+def student_rngs(seed: int, step: int, places: slice) -> Iterator[np.random.Generator]:
+    """Generators of what students alone see, one for each of these places of the global batch."""
+    return (np.random.default_rng([seed, STUDENT, step, place]) for place in range(places.start, places.stop))
 
 
 def draws(seed: int, step: int, batch_size: int) -> np.ndarray:

@@ -5,7 +5,8 @@ of thirty inflates and unpickles all. Here the member `rows` has them as they ar
 before texts, bfloat16 or whatever `dtype` the manifest says; all other members are copied byte by byte. bfloat16 of
 unit vectors hardly compresses, so the form takes little more room.
 
-A sample is checked as a whole once, when it is brought into this form; training checks the rows that it reads.
+A sample is checked once, when it is brought into this form, its image by its hash; training checks the rows that it
+reads.
 
 Shape suffixes: A views, T texts (real first), E widths of all teachers together.
 """
@@ -20,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from clipdr.data.manifest import MANIFEST, read_manifest, read_whole_shard, write_manifest
-from clipdr.data.samples import DAMAGE, decode, decode_image, read_texts, slices
+from clipdr.data.samples import DAMAGE, check_image, decode, decode_image, read_texts, slices
 from clipdr.data.shards import write_shard
 from clipdr.errors import UserError
 from clipdr.files import resumable_dir, sha256, sha256_file, stamps
@@ -103,6 +104,7 @@ def _converted(reinforced: Path, shard: str, manifest: dict) -> Iterator[dict]:
     for members in read_whole_shard(reinforced, shard, manifest):
         sample = decode(members)
         slices(sample, manifest["teachers"], [teacher["name"] for teacher in manifest["teachers"]])  # checks them
+        check_image(members)
         rows = torch.cat([sample.img_AE, sample.txt_TE]).to(_dtype(manifest))
         yield {
             **{name: value for name, value in members.items() if name not in ("pth.gz", "npz")},

@@ -40,10 +40,12 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class Sample:
-    """A decoded sample: RGB image, captions, augmentation entries, embeddings [A, E] and [T, E], bf16 or float32."""
+    """What is stored of a sample beside its image: texts, augmentation entries, embeddings [A, E] and [T, E].
+
+    Embeddings are bfloat16 or float32.
+    """
 
     uid: str
-    image: Image.Image
     caption: str
     synthetic: list[str]
     augmentations: list
@@ -104,20 +106,16 @@ PRECISIONS = {"bfloat16": _as_bfloat16, "float32": _as_float32, "int8": _as_int8
 
 
 def decode(sample: dict) -> Sample:
-    """Read the members of a reinforced sample.
+    """Read the members of a reinforced sample but its image, for which there are `check_image` and `decode_image`.
 
     Raises:
         UserError: a member is missing or damaged; names the sample.
     """
-    uid = sample["__key__"]
     try:
         (caption, *synthetic), augmentations = read_texts(sample)
         img_AE, txt_TE = _embeddings(sample)
-        if sha256(_image_bytes(sample)) != json.loads(sample["json"])["sha256"]:
-            raise ValueError("the image is not the one whose sha256 was stored")
         return Sample(
-            uid=uid,
-            image=decode_image(sample),
+            uid=sample["__key__"],
             caption=caption,
             synthetic=synthetic,
             augmentations=augmentations,
@@ -125,9 +123,24 @@ def decode(sample: dict) -> Sample:
             txt_TE=txt_TE,
         )
     except DAMAGE as error:
-        raise UserError(
-            f"reinforced sample {uid} is damaged ({repr(error)[:100]}); delete its dataset and reinforce again"
-        ) from error
+        raise _damaged(sample, error) from error
+
+
+def check_image(sample: dict) -> None:
+    """Raise UserError if the image of a reinforced sample is not the one that the teachers saw, by its hash.
+
+    Who wrote the hash has decoded the image.
+    """
+    try:
+        if sha256(_image_bytes(sample)) != json.loads(sample["json"])["sha256"]:
+            raise ValueError("the image is not the one whose sha256 was stored")
+    except DAMAGE as error:
+        raise _damaged(sample, error) from error
+
+
+def _damaged(sample: dict, error: BaseException) -> UserError:
+    what = f"reinforced sample {sample['__key__']} is damaged ({repr(error)[:100]})"
+    return UserError(f"{what}; delete its dataset and reinforce again")
 
 
 def _embeddings(sample: dict) -> tuple[Tensor, Tensor]:

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from clipdr.batch import Batch, Teacher
-from clipdr.data.augment import draw, replay
-from clipdr.data.draws import ALL, EPOCH, First, draws, text_of, view_of
+from clipdr.data.augment import afresh, draw, replay
+from clipdr.data.draws import ALL, EPOCH, First, draws, student_rngs, text_of, view_of
 from clipdr.data.manifest import read_manifest, read_whole_shard
 from clipdr.data.rows import FORM, Row, read_row
 from clipdr.data.samples import check_unit
@@ -81,6 +81,7 @@ class ShardBatches:
         buffer: samples that each worker holds and shuffles.
         rank, world: this process and how many there are.
         first: how many of an image's views and captions are drawn from.
+        student: ops that are drawn over each view at every step, see `clipdr.data.augment.afresh`; none if None.
 
     Raises:
         UserError: a teacher that the dataset lacks, or fewer shards than readers.
@@ -100,10 +101,12 @@ class ShardBatches:
         rank: int = 0,
         world: int = 1,
         first: First = ALL,
+        student: dict | None = None,
     ) -> None:
         self.folder, self.size, self.tokenizer = rows, size, tokenizer
         self.kinds, self.teachers, self.batch_size, self.seed = kinds, teachers, batch_size, seed
-        self.workers, self.rank, self.world, self.first = workers, rank, world, first
+        self.workers, self.rank, self.world = workers, rank, world
+        self.first, self.student = first, student
         self.manifest = read_manifest(rows)
         if self.manifest.get("form") != FORM:
             raise UserError(f"{rows} is in the published form; bring it into rows with `python -m clipdr.data rows`")
@@ -184,15 +187,19 @@ class ShardBatches:
         stored = np.array([len(sample.augmentations) for sample in samples])
         view = view_of(draws_B3, self.first.of_views(stored))
         columns = {kind: text_of(kind, draws_B3, counts) for kind in self.kinds}
-        views = [
-            self._pixels(sample, a, step, position)
-            for position, (sample, a) in enumerate(zip(samples, view, strict=True), self.mine.start)
-        ]
+        img_BCSS = np.stack(
+            [
+                self._pixels(sample, a, step, position)
+                for position, (sample, a) in enumerate(zip(samples, view, strict=True), self.mine.start)
+            ]
+        )
+        if self.student:
+            img_BCSS = afresh(img_BCSS, self.student, student_rngs(self.seed, step, self.mine))
         texts = {
             kind: self.tokenizer([sample.texts[t] for sample, t in zip(samples, column, strict=True)])
             for kind, column in columns.items()
         }
-        images = {"image": torch.from_numpy(np.stack(views))}
+        images = {"image": torch.from_numpy(img_BCSS)}
         return Batch([sample.uid for sample in samples], images, texts, self._teachers(samples, view, columns))
 
     def _teachers(self, samples: list[Row], view: np.ndarray, columns: dict[str, np.ndarray]) -> dict[str, Teacher]:

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from clipdr.batch import Batch, Teacher
-from clipdr.data.augment import view_array
-from clipdr.data.draws import ALL, EPOCH, First, draws, text_of, view_of
+from clipdr.data.augment import afresh, view_array
+from clipdr.data.draws import ALL, EPOCH, First, draws, student_rngs, text_of, view_of
 from clipdr.data.manifest import read_manifest, read_whole_shard
-from clipdr.data.samples import decode, slices
+from clipdr.data.samples import check_image, decode, decode_image, slices
 from clipdr.errors import UserError
 from clipdr.files import atomic_dir, sha256_file
 
@@ -65,9 +65,10 @@ def read_views(reinforced: Path, size: int) -> Views:
         UserError: what the manifest says is not what the shards hold, or not as many views or texts as elsewhere.
     """
     manifest = read_manifest(reinforced)
-    samples = [
-        decode(sample) for shard in manifest["shards"] for sample in read_whole_shard(reinforced, shard, manifest)
-    ]
+    members = [sample for shard in manifest["shards"] for sample in read_whole_shard(reinforced, shard, manifest)]
+    samples = [decode(sample) for sample in members]
+    for sample in members:
+        check_image(sample)
     for what, numbers in (
         ("views", [len(sample.augmentations) for sample in samples]),
         ("synthetic captions", [len(sample.synthetic) for sample in samples]),
@@ -87,7 +88,12 @@ def read_views(reinforced: Path, size: int) -> Views:
         )
         for teacher in manifest["teachers"]
     }
-    img_NACSS = np.stack([view_array(sample.image, sample.augmentations, size) for sample in samples])
+    img_NACSS = np.stack(
+        [
+            view_array(decode_image(one), sample.augmentations, size)
+            for one, sample in zip(members, samples, strict=True)
+        ]
+    )
     texts = [[sample.caption, *sample.synthetic] for sample in samples]
     return Views([sample.uid for sample in samples], img_NACSS, texts, teachers)
 
@@ -151,6 +157,7 @@ class ViewBatches:
         seed: of the order of the images and of all that is drawn.
         rank, world: this process and how many there are; each takes its share of the global batch.
         first: how many of an image's views and captions are drawn from.
+        student: ops that are drawn over each view at every step, see `clipdr.data.augment.afresh`; none if None.
     """
 
     def __init__(
@@ -163,24 +170,26 @@ class ViewBatches:
         rank: int = 0,
         world: int = 1,
         first: First = ALL,
+        student: dict | None = None,
     ) -> None:
-        self.views, self.tokens, self.kinds, self.first = views, TokenTable(tokenizer, views.texts), kinds, first
+        self.views, self.tokens, self.kinds = views, TokenTable(tokenizer, views.texts), kinds
+        self.first, self.student = first, student
         self.batch_size, self.seed, share = batch_size, seed, batch_size // world
         self.mine = slice(rank * share, (rank + 1) * share)
 
     def batches(self, start: int) -> Iterator[Batch]:
         step = start
         while True:
-            yield self.batch(self.rows(step)[self.mine], draws(self.seed, step, self.batch_size)[self.mine])
+            yield self.batch(self.rows(step)[self.mine], step)
             step += 1
 
     def rows(self, step: int) -> np.ndarray:
         """Which images the global batch of a step holds: int64 [batch_size]."""
         return epoch_batch(len(self.views), self.batch_size, self.seed, step)
 
-    def batch(self, rows: np.ndarray, draws_B3: np.ndarray) -> Batch:
-        """The batch of these images."""
-        views = self.views
+    def batch(self, rows: np.ndarray, step: int) -> Batch:
+        """The batch of these images, with what is drawn for this process at a step."""
+        views, draws_B3 = self.views, draws(self.seed, step, self.batch_size)[self.mine]
         view = view_of(draws_B3, self.first.of_views(views.img_NACSS.shape[1]))
         counts = self.first.of_texts(self.tokens.counts[rows])
         columns = {kind: text_of(kind, draws_B3, counts) for kind in self.kinds}
@@ -192,7 +201,10 @@ class ViewBatches:
             )
             for name, (img_NAE, txt_NTE, scale) in views.teachers.items()
         }
-        images = {"image": torch.from_numpy(np.ascontiguousarray(views.img_NACSS[rows, view]))}
+        img_BCSS = np.ascontiguousarray(views.img_NACSS[rows, view])
+        if self.student:
+            img_BCSS = afresh(img_BCSS, self.student, student_rngs(self.seed, step, self.mine))
+        images = {"image": torch.from_numpy(img_BCSS)}
         texts = {kind: self.tokens.pick(rows, column) for kind, column in columns.items()}
         return Batch([views.uids[row] for row in rows], images, texts, teachers)
 

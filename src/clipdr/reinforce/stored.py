@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from clipdr.data.manifest import MANIFEST, write_manifest
-from clipdr.data.samples import decode, read_texts, slices
+from clipdr.data.samples import check_image, decode, read_texts, slices
 from clipdr.data.shards import captions_of, write_shard
 from clipdr.data.subset import subset_samples
 from clipdr.errors import UserError
@@ -64,6 +64,7 @@ def take_reinforcements(pool: Path, subset: pd.DataFrame, settings: dict, output
     def checked(samples: Iterator[dict]) -> Iterator[dict]:
         for sample in samples:
             slices(decode(sample), settings["teachers"], names)
+            check_image(sample)
             yield sample
 
     shards = subset.groupby("shard", sort=True).size()

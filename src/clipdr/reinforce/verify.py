@@ -19,7 +19,7 @@ import torch
 
 from clipdr.data.augment import view_array
 from clipdr.data.manifest import MANIFEST, read_manifest
-from clipdr.data.samples import Sample, decode, slices
+from clipdr.data.samples import Sample, check_image, decode, decode_image, slices
 from clipdr.data.shards import read_shard
 from clipdr.errors import UserError, listed
 from clipdr.files import sha256
@@ -81,9 +81,11 @@ def _verify_shard(
             uids.append(int(sha256(members["__key__"].encode())[:16], 16))
             try:
                 sample = decode(members)
-                stored = slices(sample, manifest["teachers"], names)
+                stored, image = slices(sample, manifest["teachers"], names), decode_image(members)
+                check_image(members)
                 if zoo and random.random() < share:
-                    yield from _compare(sample, stored, zoo, manifest["augmentation"]["image_size"])
+                    img_ACHH = view_array(image, sample.augmentations, manifest["augmentation"]["image_size"])
+                    yield from _compare(sample, torch.from_numpy(img_ACHH), stored, zoo)
             except UserError as error:
                 yield f"{shard}: {error}"
     except UserError as error:  # the file itself, after whose damage nothing can be read
@@ -92,9 +94,8 @@ def _verify_shard(
         yield f"{shard}: holds {number} samples, the manifest says {manifest['shards'][shard]}"
 
 
-def _compare(sample: Sample, stored: dict, zoo: list[Teacher], side: int) -> Iterator[str]:
-    """Faults of a sample's embeddings against those that its teachers give now."""
-    img_ACHH = torch.from_numpy(view_array(sample.image, sample.augmentations, side))
+def _compare(sample: Sample, img_ACHH: torch.Tensor, stored: dict, zoo: list[Teacher]) -> Iterator[str]:
+    """Faults of a sample's embeddings against those that its teachers give now, of its views among others."""
     for teacher in zoo:
         again = teacher.pixels(img_ACHH), teacher.texts([sample.caption, *sample.synthetic])
         for what, old, new in zip(("views", "texts"), stored[teacher.name], again, strict=True):

@@ -122,7 +122,7 @@ def _source(settings: dict, data: Path, tokenize, side: int, teachers: list[str]
     """Where batches come from. Raises UserError for what can be known to be missing before the first step."""
     training, seed = settings["training"], settings["seed"]
     first = First(settings["data"].get("views"), settings["data"].get("synthetic"))
-    share = {"rank": world.rank, "world": world.size, "first": first}
+    share = {"rank": world.rank, "world": world.size, "first": first, "student": settings["data"].get("student")}
     if training["batch_size"] % world.size:
         raise UserError(
             f"training.batch_size is {training['batch_size']}, which {world.size} processes cannot share equally; "
