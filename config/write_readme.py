@@ -50,6 +50,8 @@ Beside the columns that a scale defines there are four network columns, the same
 `network`, with random weights. A column shows ours, the paper's, or both, whatever there is; one with neither is
 refused. A network with `:` or `/` in its name must be a model of `models/`, unless it begins with `open_clip:`; other
 names may be open_clip's, which only the job that measures them can tell."""
+TASKS = """How a task of a suite is read and scored: its `kind`. Each has a schema in `workflow/schemas/tasks` and
+a module of the same name in `src/clipdr/evaluate/kinds`."""
 MODELS = """A model is a pair of towers. Names are shared by all files; scales, experiments and
 `clipdr.models.create.create_model` use them."""
 TOWERS = """What else a tower may say is open_clip's business. Words that need saying:
@@ -85,6 +87,7 @@ def render() -> str:
         "Objectives": (OBJECTIVES, *_kinds("objectives")),
         "Experiments: `experiments/<paper>/<name>.yaml`": (EXPERIMENTS, _table("experiment")),
         "Suites: `suites/<suite>.yaml`": (_table("suite"),),
+        "Kinds of tasks": (TASKS, *_kinds("tasks")),
         "Models: `models/<file>.yaml`": (MODELS, _table("models"), TOWERS),
     }
     parts = [START.rstrip()]

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from clipdr.artifacts import Artifact, artifact
 from clipdr.errors import look_up
 
+DESCRIPTIVE = ("groups", "source", "licence", "note")  # of a task, what changes no number
+
 
 def pool(scale: Mapping) -> Artifact:
     """Training images with captions, and, of some kinds, the held-out tasks."""
@@ -124,7 +126,9 @@ def rows(reinforced: Artifact) -> Artifact:
 
 def evaluation(models: Sequence[Artifact], suite: Mapping, scale: Mapping) -> Artifact:
     """The evaluation of a run, or of several models together, on the suite that the scale names."""
-    settings = {"tasks": suite["tasks"], "batch_size": scale["evaluation"]["batch_size"]}
+    tasks = [{key: value for key, value in task.items() if key not in DESCRIPTIVE} for task in suite["tasks"]]
+    of_scale = ("batch_size", "precision")
+    settings = {"tasks": tasks, **{key: scale["evaluation"][key] for key in of_scale if key in scale["evaluation"]}}
     name = f"{'+'.join(model.name for model in models)}/{scale['evaluation']['suite']}"
     run = models[0] if len(models) == 1 else list(models)
     if "tasks" in scale["evaluation"]:

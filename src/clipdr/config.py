@@ -15,8 +15,19 @@ from clipdr.artifacts import Artifact
 from clipdr.errors import UserError, listed, look_up, nearest
 from clipdr.experiments import Run, at_scale, for_paper, measured, plan, training_of
 from clipdr.model_files import load_models
-from clipdr.schema import defaults, load, load_yaml, validate
-from clipdr.words import COST, NETWORK_COLUMNS, SIZE, columns_of, evaluation_columns, has_runs, has_scores, words_of
+from clipdr.schema import REPOSITORY, defaults, load, load_yaml, validate
+from clipdr.words import (
+    COST,
+    MAIN,
+    NETWORK_COLUMNS,
+    SIZE,
+    columns_of,
+    evaluation_columns,
+    has_runs,
+    has_scores,
+    task_and_metric,
+    words_of,
+)
 
 BARE = "mobileclip"  # the paper whose experiments may be called by their bare name
 RESERVED = ("captioner", "tokenizer")  # members of the zoo that are no teachers
@@ -143,11 +154,21 @@ def load_experiments(root: Path, config: Mapping) -> tuple[dict[str, Planned], d
 
 
 def load_suite(root: Path, name: str) -> dict:
-    """config/suites/<name>.yaml, checked against its schema; each task stands in it once."""
+    """config/suites/<name>.yaml, checked: each task by the schema of its kind too, and each stands in it once."""
     source = f"config/suites/{name}.yaml"
-    suite = load(root, source, "suite")
+    suite, known = load(root, source, "suite"), kinds(root, "tasks")
+    common = load_yaml(Path(root) / "workflow/schemas/suite.schema.yaml")["properties"]["tasks"]["items"]["properties"]
+    for i, task in enumerate(suite["tasks"]):
+        _check_uses(source, [(f"tasks[{i}].kind", task["kind"], known, "workflow/schemas/tasks")])
+        own = {key: value for key, value in task.items() if key not in common}
+        validate(own, f"tasks/{task['kind']}", f"{source}: tasks[{i}]", root)
     _once(f"{source}: tasks", [task["key"] for task in suite["tasks"]])
     return suite
+
+
+def metrics_of(root: Path, kind: str) -> list[str]:
+    """The metrics of a kind of task, any of which may stand for it."""
+    return load_yaml(kinds(root, "tasks")[kind])["properties"]["main_metric"]["enum"]
 
 
 def listing(planned: Mapping[str, Planned], misfits: Mapping[str, str]) -> str:
@@ -279,11 +300,20 @@ def _uses_of_scale(scale: Mapping, models: Mapping, suite: Mapping) -> Iterator[
             yield f"zoo.{name}.model", member["model"], models, "config/models"
     for word, teachers in scale["teachers"].items():
         yield from ((f"teachers.{word}", teacher, zoo["teachers"], "zoo.teachers") for teacher in teachers)
-    tasks, where = [task["key"] for task in suite["tasks"]], f"config/suites/{evaluation['suite']}.yaml"
+    tasks, where = {task["key"]: task for task in suite["tasks"]}, f"config/suites/{evaluation['suite']}.yaml"
     if scale["pool"]["kind"] == "emoji":
-        yield from _uses_of_emoji(scale["pool"], tasks, where)
-    for column, keys in evaluation["columns"].items():
-        yield from ((f"evaluation.columns.{column}", key, tasks, where) for key in keys)
+        yield from _uses_of_emoji(scale["pool"], list(tasks), where)
+    for column, words in evaluation["columns"].items():
+        for key, metric in map(task_and_metric, words):
+            yield f"evaluation.columns.{column}", key, tasks, where
+            if key in tasks and metric != MAIN:
+                kind = tasks[key]["kind"]
+                yield (
+                    f"evaluation.columns.{column}",
+                    metric,
+                    metrics_of(REPOSITORY, kind),
+                    f"the metrics of kind {kind}",
+                )
 
 
 def _uses_of_emoji(pool: Mapping, tasks: list[str], where: str) -> Iterator[_Use]:

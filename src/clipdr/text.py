@@ -21,9 +21,9 @@ def number(value: float | None, decimals: int = 1, sign: str = "") -> str:
     return MISSING if pd.isna(value) else f"{value:{sign}.{decimals}f}"
 
 
-def plus_minus(mean: float, std: float, sign: str = "") -> str:
-    """`mean ± std`, or the mean alone if there is no std."""
-    return number(mean, sign=sign) if pd.isna(std) else f"{number(mean, sign=sign)} ± {number(std)}"
+def between(value: float, low: float, high: float, sign: str = "") -> str:
+    """`value [low, high]`."""
+    return f"{number(value, sign=sign)} [{number(low, sign=sign)}, {number(high, sign=sign)}]"
 
 
 def markdown_table(lines: list[dict[str, str]]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 COST = "Hours per epoch"  # the column of tables whose runs are timed
 SIZE = "Size (TB)"  # the column of tables of what datasets take
+MAIN = "main_metric"
 # Network column -> what is measured, and of which tower.
 NETWORK_COLUMNS = {
     "Params img (M)": ("params", "image"),
@@ -55,6 +56,17 @@ def has_scores(experiment: Mapping) -> bool:
 def evaluation_columns(experiment: Mapping) -> list[str]:
     """The columns that a scale defines: all but the network columns and those of costs and sizes."""
     return [column for column in experiment["columns"] if column not in (*NETWORK_COLUMNS, COST, SIZE)]
+
+
+def published_of(experiment: Mapping) -> dict[str, Mapping]:
+    """Row -> column -> published value."""
+    return {row["name"]: row.get("published") or {} for row in experiment["rows"]}
+
+
+def task_and_metric(word: str) -> tuple[str, str]:
+    """What a column of a scale averages: `<task>`, of which it is the main metric, or `<task>:<metric>`."""
+    key, _, metric = word.partition(":")
+    return key, metric or MAIN
 
 
 def networks(experiment: Mapping, quantity: str) -> list[str]:

@@ -6,6 +6,8 @@ Also what the evaluator says when a folder is broken: clip_benchmark gives trace
 import io
 import json
 import shutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +28,8 @@ CONFIG = {
 }
 CLASSES = ["cat", "owl", "red apple", "violin", "tram", "rose", "crab"]
 TEMPLATES = ["a photo of a {c}.", "{c}", "a drawing of a {c}, on white."]
+GROUPS = {"key": "tiny/groups", "title": "Groups", "kind": "grouped", "main_metric": "acc_wg", "group": 1}
+LABELS = {"key": "tiny/labels", "title": "Labels", "kind": "multilabel", "main_metric": "mean_average_precision"}
 CLASSIFY = {"key": "tiny/val", "title": "Tiny", "kind": "classification", "main_metric": "acc1"}
 FEW = {"key": "tiny/few", "title": "Few", "kind": "classification", "main_metric": "mean_per_class_recall"}
 RETRIEVE = {"key": "tiny/retrieval", "title": "Pairs", "kind": "retrieval", "main_metric": "mean_recall@1"}
@@ -56,9 +60,21 @@ def tasks(tmp_path_factory):
     _write(folder / "wds_tiny-val", [("cls", str(random.integers(0, 7))) for _ in range(53)], CLASSES, extension="png")
     _write(folder / "wds_tiny-few", [("cls", str(random.integers(0, 3))) for _ in range(20)], CLASSES[:4])
     words = ["big", "small", "green", "blue", "round", "old", "cat", "owl", "apple", "tree", "on", "under", "a", "the"]
-    captions = [[" ".join(random.choice(words, 6)) for _ in range(2)] for _ in range(31)]
-    _write(folder / "wds_tiny-retrieval", [("txt", "\n".join(pair)) for pair in captions])
+    captions = [[" ".join(random.choice(words, 6)) for _ in range(5)] for _ in range(31)]
+    _write(folder / "wds_tiny-retrieval", [("txt", "\n".join(own)) for own in captions])
+    metadata = [_npy(random.integers(0, 3, 4)) for _ in range(44)]
+    labels = [{"cls": str(random.integers(0, 7)).encode(), "npy": array} for array in metadata]
+    _write(folder / "wds_tiny-groups", labels, CLASSES)
+    targets = random.random((40, 7)) < 0.3
+    _write(folder / "wds_tiny-labels", [{"npy": _npy(row.astype(np.int64))} for row in targets], CLASSES)
+    (folder / "wds_tiny-labels/dataset_type.txt").write_text("multilabel")
     return folder
+
+
+def _npy(array):
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
 
 
 @pytest.fixture()
@@ -72,12 +88,14 @@ def _write(folder, annotations, classes=None, extension="webp"):
     random = np.random.default_rng(len(annotations))
     (folder / "test").mkdir(parents=True)
     samples = []
-    for i, (kind, text) in enumerate(annotations):
+    for i, annotation in enumerate(annotations):
+        if isinstance(annotation, tuple):
+            annotation = {annotation[0]: annotation[1].encode()}
         pixels = random.integers(0, random.integers(50, 256, 3), (*random.integers(3, 9, 2), 3), dtype=np.uint8)
         image = Image.fromarray(pixels).resize(tuple(int(x) for x in random.integers(30, 70, 2)), Image.BILINEAR)
         stream = io.BytesIO()
         image.save(stream, extension, **({"lossless": True} if extension == "webp" else {}))
-        samples.append({"__key__": f"s{i:07d}", extension: stream.getvalue(), kind: text.encode()})
+        samples.append({"__key__": f"s{i:07d}", extension: stream.getvalue(), **annotation})
     half = len(samples) // 2
     write_shard(folder / "test/0.tar", samples[:half])
     write_shard(folder / "test/1.tar", samples[half:])
@@ -89,8 +107,11 @@ def _write(folder, annotations, classes=None, extension="webp"):
         (folder / "dataset_type.txt").write_text("retrieval")
 
 
-def _evaluate(model_dir, tasks, *entries, batch_size=16, threads=1):
-    return evaluate_suite([model_dir], tasks, {"tasks": list(entries), "batch_size": batch_size}, threads)
+def _evaluate(model_dirs, tasks, *entries, batch_size=16, **options):
+    model_dirs = model_dirs if isinstance(model_dirs, list) else [model_dirs]
+    with tempfile.TemporaryDirectory() as folder:
+        suite = {"tasks": list(entries), "batch_size": batch_size}
+        return evaluate_suite(model_dirs, tasks, suite, Path(folder) / "scores", **options)
 
 
 def _clip_benchmark(model_dir, folder, retrieval=False):
@@ -133,7 +154,8 @@ def test_classification_equals_clip_benchmark(model_dir, tasks, entry):
     few = entry is FEW
     assert np.isnan(theirs["acc5"]) == few
     expected = {name: None if np.isnan(value) else pytest.approx(value, abs=1e-9) for name, value in theirs.items()}
-    assert record["metrics"] == {**expected, "main_metric": expected[entry["main_metric"]]}
+    main = expected[entry["main_metric"]]
+    assert record["metrics"] == {**expected, "F1-macro_all": record["metrics"]["F1-macro_all"], "main_metric": main}
     assert (record["num_images"], record["num_classes"]) == ((20, 4) if few else (53, 7))
 
 
@@ -143,7 +165,32 @@ def test_retrieval_equals_clip_benchmark(model_dir, tasks):
     mean = (theirs["image_retrieval_recall@1"] + theirs["text_retrieval_recall@1"]) / 2
     expected = {**theirs, "mean_recall@1": mean, "main_metric": mean}
     assert record["metrics"] == pytest.approx(expected, abs=1e-6)  # theirs are float32
-    assert (record["num_images"], record["num_texts"]) == (31, 62)
+    assert (record["num_images"], record["num_texts"]) == (31, 155)
+
+
+def test_multilabel_equals_clip_benchmark(model_dir, tasks):
+    theirs = _clip_benchmark(model_dir, tasks / "wds_tiny-labels")
+    (record,) = _evaluate(model_dir, tasks, LABELS)
+    assert record["metrics"]["main_metric"] == pytest.approx(theirs["mean_average_precision"], abs=1e-6)
+    assert 0.25 < record["metrics"]["main_metric"] < 1 and (record["num_images"], record["num_classes"]) == (40, 7)
+
+
+def test_the_worst_group_is_the_least_of_clip_benchmarks_accuracies(model_dir, tasks, tmp_path):
+    """The images of each group as a task of their own."""
+    (record,) = _evaluate(model_dir, tasks, GROUPS)
+    folder = tasks / "wds_tiny-groups"
+    samples = [sample for shard in ("0.tar", "1.tar") for sample in read_shard(folder / "test" / shard)]
+    found = []
+    for group in range(3):
+        own = shutil.copytree(folder, tmp_path / str(group))
+        of_group = [s for s in samples if np.load(io.BytesIO(s["npy"]))[1] == group]
+        assert record["groups"][str(group)] == len(of_group)
+        write_shard(own / "test/0.tar", [{k: v for k, v in s.items() if k != "npy"} for s in of_group])
+        (own / "test/nshards.txt").write_text("1")
+        found.append(_clip_benchmark(model_dir, own))
+    assert record["metrics"]["acc_wg"] == pytest.approx(min(one["acc1"] for one in found), abs=1e-9)
+    assert record["metrics"]["acc_top5_wg"] == pytest.approx(min(one["acc5"] for one in found), abs=1e-9)
+    assert len({one["acc1"] for one in found}) > 1
 
 
 def test_a_suite_in_one_process_equals_its_tasks_one_by_one(model_dir, tasks):
@@ -153,16 +200,20 @@ def test_a_suite_in_one_process_equals_its_tasks_one_by_one(model_dir, tasks):
     json.dumps(together, allow_nan=False)
 
 
-def test_each_text_is_encoded_once(model_dir, tasks, monkeypatch):
-    import open_clip
+def test_each_text_and_each_image_is_encoded_once(model_dir, tasks, monkeypatch, tmp_path):
+    from clipdr.evaluate import encoder
 
-    seen = []
-    encode = open_clip.CustomTextCLIP.encode_text
-    monkeypatch.setattr(
-        open_clip.CustomTextCLIP, "encode_text", lambda self, t: seen.extend(map(tuple, t.tolist())) or encode(self, t)
-    )
-    _evaluate(model_dir, tasks, CLASSIFY, FEW)
-    assert len(seen) == len(set(seen)) == len(CLASSES) * len(TEMPLATES)
+    seen, forward = {"encode_image": 0, "encode_text": 0}, encoder._forward
+
+    def counted(model, encode, x):
+        seen[encode] += len(x)
+        return forward(model, encode, x)
+
+    monkeypatch.setattr(encoder, "_forward", counted)
+    folder = shutil.copytree(tasks, tmp_path / "tasks")
+    shutil.copytree(folder / "wds_tiny-val", folder / "wds_tiny-again")
+    _evaluate(model_dir, folder, CLASSIFY, FEW, {**CLASSIFY, "key": "tiny/again"})
+    assert seen == {"encode_image": 53 + 20, "encode_text": len(CLASSES) * len(TEMPLATES)}
 
 
 def test_missing_weights_are_an_error(model_dir, tasks, tmp_path):
@@ -263,18 +314,21 @@ def test_a_task_without_a_folder_is_named(model_dir, tasks):
 def test_the_command_writes_sorted_records_and_no_nan(model_dir, tasks, tmp_path, monkeypatch):
     from clipdr.evaluate.__main__ import main
 
-    settings, output = tmp_path / "settings.json", tmp_path / "new" / "eval.jsonl"
+    settings, output = tmp_path / "settings.json", tmp_path / "new" / "scores"
     settings.write_text(json.dumps({"tasks": [FEW, RETRIEVE], "batch_size": 8}))
     arguments = {"--model": model_dir, "--tasks": tasks, "--settings": settings, "--output": output}
-    monkeypatch.setattr("sys.argv", ["evaluate", *(str(x) for pair in arguments.items() for x in pair)])
+    monkeypatch.setattr("sys.argv", ["evaluate", "suite", *(str(x) for pair in arguments.items() for x in pair)])
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     main()
-    lines = output.read_text().splitlines()
+    text = (output / "records.jsonl").read_text()
+    lines = text.splitlines()
     records = [json.loads(line) for line in lines]
     assert lines == [json.dumps(record, sort_keys=True) for record in records]
-    assert '"acc5": null' in lines[0] and "NaN" not in output.read_text()
+    assert '"acc5": null' in lines[0] and "NaN" not in text
     assert records == _evaluate(model_dir, tasks, FEW, RETRIEVE, batch_size=8)
-    assert [path.name for path in output.parent.iterdir()] == ["eval.jsonl"]
+    written = {"records.jsonl", "draws.npz", "tiny-few.npz", "tiny-retrieval.npz", ".token"}
+    assert {path.name for path in output.iterdir()} == written
+    assert [path.name for path in output.parent.iterdir()] == ["scores"]
 
 
 def test_an_ensemble_joins_unit_vectors(model_dir, tasks, tmp_path):
@@ -301,10 +355,10 @@ def test_an_ensemble_joins_unit_vectors(model_dir, tasks, tmp_path):
     img_ND, txt_PD = (torch.nn.functional.normalize(torch.cat(parts, dim=1), dim=1) for parts in (img_parts, txt_parts))
     weights_CD = torch.nn.functional.normalize(txt_PD.reshape(len(CLASSES), len(TEMPLATES), -1).mean(dim=1), dim=1)
     expected = ((img_ND @ weights_CD.T).argmax(dim=1) == torch.tensor(labels)).double().mean().item()
-    (record,) = evaluate_suite(folders, tasks, {"tasks": [CLASSIFY], "batch_size": 16})
+    (record,) = _evaluate(folders, tasks, CLASSIFY)
     assert record["metrics"]["acc1"] == pytest.approx(expected, abs=1e-9) and 0 < expected < 1
-    alone = [evaluate_suite([folder], tasks, {"tasks": [CLASSIFY], "batch_size": 16})[0] for folder in folders]
+    alone = [_evaluate(folder, tasks, CLASSIFY)[0] for folder in folders]
     assert record["metrics"] not in [one["metrics"] for one in alone]
     twin = shutil.copytree(folders[0], tmp_path / "twin")
-    both = evaluate_suite([folders[0], twin], tasks, {"tasks": [CLASSIFY], "batch_size": 16})
+    both = _evaluate([folders[0], twin], tasks, CLASSIFY)
     assert both[0]["metrics"] == pytest.approx(alone[0]["metrics"])  # a model with itself is the model

@@ -196,6 +196,35 @@ def test_a_suite_names_each_task_once(root):
     assert "the name 'emoji/val' stands twice" in refused(config.load_suite, root, "emoji")
 
 
+@pytest.mark.parametrize(
+    "old, new, says",
+    [
+        (
+            "kind: retrieval",
+            "kind: retreival",
+            "tasks[5].kind: 'retreival' is not in workflow/schemas/tasks; did you mean",
+        ),
+        ("main_metric: acc1", "main_metric: acc2", "tasks[0]: main_metric is 'acc2'; did you mean 'acc5'?"),
+        ("main_metric: acc1", "main_metric: acc1, group: 0", "tasks[0]: group is not a key"),
+        ("kind: classification, main_metric: acc1", "kind: grouped, main_metric: acc_wg", "tasks[0]: group is missing"),
+        ("main_metric: acc1}", "main_metric: acc1, size: 0}", "tasks[0].size is 0; it must be at least 1"),
+    ],
+)
+def test_a_task_says_what_its_kind_may_say(root, old, new, says):
+    file = root / "config/suites/emoji.yaml"
+    file.write_text(file.read_text().replace(old, new, 1))
+    assert says in refused(config.load_suite, root, "emoji")
+
+
+def test_a_column_names_a_metric_of_its_tasks_kind(root):
+    file = root / MINI
+    file.write_text(file.read_text().replace("[emoji/retrieval]", '["emoji/retrieval:text_retrieval_recall@1"]'))
+    config.load_experiments(root, config.load_config(root))
+    file.write_text(file.read_text().replace("text_retrieval_recall@1", "acc1"))
+    expected = "evaluation.columns.Flickr30k: 'acc1' is not in the metrics of kind retrieval"
+    assert expected in refused(config.load_experiments, root, config.load_config(root))
+
+
 def test_overrides_replace_keys_of_the_config(root):
     assert config.load_config(root) == {"scale": "mini", "experiments": ["mobileclip-table2"]}
     assert config.load_config(root, {"scale": "ci"})["scale"] == "ci"

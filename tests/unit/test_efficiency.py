@@ -1,13 +1,13 @@
 """How much sooner a curve gets somewhere, against numbers worked out by hand; and the picture of it."""
 
-import json
-
 import pytest
 from PIL import Image
+from scored import record, write_scores
 
 from clipdr.report import curve
 from clipdr.report.efficiency import efficiency, efficiency_lines
-from clipdr.report.table import build, measurements, summarise
+from clipdr.report.scores import read
+from clipdr.report.table import build, summarise
 
 
 def row(series: str, x: float, paper: float | None) -> dict:
@@ -33,11 +33,9 @@ def report(tmp_path):
     runs = []
     for name, (samples, accuracy) in OURS.items():
         for seed in (0, 1):
-            path = tmp_path / f"{name}-{seed}.jsonl"
-            metrics = {"main_metric": accuracy + (0.02 if seed else -0.02)}
-            record = {"key": "val", "dataset": "Val", "metrics": metrics, "num_images": 100, "num_classes": 10}
-            path.write_text(json.dumps(record) + "\n")
-            runs.append({"row": name, "seed": seed, "seen samples": samples, "records": path.name})
+            folder = f"{name}-{seed}"
+            write_scores(tmp_path / folder, [record("val", accuracy + (0.02 if seed else -0.02), 100, 10)])
+            runs.append({"row": name, "seed": seed, "seen samples": samples, "scores": [folder]})
     return {
         "experiment": EXPERIMENT,
         "scale": {"name": "tiny", "title": "Tiny", "columns": {"IN-val": ["val"]}},
@@ -64,8 +62,8 @@ def test_the_factor_is_read_off_between_the_points(better, other, expected):
 
 
 def test_the_table_says_how_much_less_is_needed(report, tmp_path):
-    measured = measurements(EXPERIMENT, report["scale"]["columns"], report["runs"], tmp_path)
-    (line,) = efficiency_lines(report, summarise(EXPERIMENT, measured))
+    scores = read(EXPERIMENT, report["scale"], report["runs"], tmp_path)
+    (line,) = efficiency_lines(report, summarise(EXPERIMENT, scores))
     assert line == {
         "column": "IN-val",
         "best of slow (scale tiny)": "40.0",

@@ -9,18 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from held_out import held_out, opened
 from PIL import Image
 
 from clipdr.data.samples import decode_image
 from clipdr.data.shards import read_shard, write_shard
 from clipdr.errors import UserError
-from clipdr.evaluate import tasks as evaluation
 from clipdr.files import sha256
 from clipdr.pool.folder import build
 
 POOL = {"kind": "folder", "held_out": 3, "shard_size": 4, "seed": 0, "bad_samples": "fail"}
-RETRIEVAL = {"key": "own/retrieval", "title": "", "kind": "retrieval", "main_metric": "mean_recall@1"}
-VAL = {"key": "own/val", "title": "", "kind": "classification", "main_metric": "acc1"}
 
 
 def picture(number: int, kind: str = "JPEG") -> bytes:
@@ -52,17 +50,17 @@ def from_table(folder: Path, table: pd.DataFrame, **changes) -> tuple[dict[str, 
     return made(folder, folder / "captions.csv", **changes)
 
 
-def held_out(folder: Path) -> list[tuple[bytes, list[str]]]:
-    task = evaluation.open_task(folder / "tasks", RETRIEVAL)
-    return [(image, captions) for (image, _), captions in evaluation.samples(task)]
+def pairs(folder: Path) -> list[tuple[bytes, list[str]]]:
+    """The held-out images with their captions."""
+    return held_out(folder / "tasks", "own/retrieval", "retrieval")
 
 
 def test_every_image_is_in_the_pool_or_held_out_with_all_its_captions(tmp_path: Path, table: pd.DataFrame) -> None:
     samples, index = from_table(tmp_path, table)
     captions = {picture(n): [f"a picture {n}", f"one picture {n}"] for n in range(12)}
     trained = {sample["jpg"]: json.loads(sample["json"])["texts"] for sample in samples.values()}
-    assert len(trained) == 9 and len(held_out(tmp_path)) == 3
-    assert trained | dict(held_out(tmp_path)) == captions
+    assert len(trained) == 9 and len(pairs(tmp_path)) == 3
+    assert trained | dict(pairs(tmp_path)) == captions
     assert index["shard"].tolist() == ["00000.tar"] * 4 + ["00001.tar"] * 4 + ["00002.tar"]
     assert index["uid"].tolist() == list(samples)
     for sample in samples.values():
@@ -73,10 +71,11 @@ def test_every_image_is_in_the_pool_or_held_out_with_all_its_captions(tmp_path: 
 
 def test_labels_make_a_task_of_their_own(tmp_path: Path, table: pd.DataFrame) -> None:
     from_table(tmp_path, table, templates=["{c}!"])
-    task = evaluation.open_task(tmp_path / "tasks", VAL)
+    task = opened(tmp_path / "tasks", "own/val", "classification")
     assert task.classes == ("class 0", "class 1") and task.templates == ("{c}!",)
     numbers = {picture(n): n % 2 for n in range(12)}
-    assert all(numbers[image] == label for (image, _), label in evaluation.samples(task))
+    labels = held_out(tmp_path / "tasks", "own/val", "classification")
+    assert len(labels) == 3 and all(numbers[image] == label for image, label in labels)
     samples, _ = from_table(tmp_path / "images", table.assign(image=table["image"].str[7:]).drop(columns="label"))
     assert not (tmp_path / "images/tasks/wds_own-val").exists()
     assert all(json.loads(sample["json"])["label"] is None for sample in samples.values())
@@ -105,7 +104,7 @@ def test_shards_are_read_and_copies_count_once(tmp_path: Path) -> None:
         write_shard(tmp_path / f"mine/{shard}.tar", [*keys, {**keys[0], "__key__": f"{shard}copy", "txt": b"copy"}])
     samples, index = made(tmp_path, tmp_path / "mine")
     assert len(index) == 12 - POOL["held_out"]
-    every = [(json.loads(sample["json"])["texts"]) for sample in samples.values()] + [c for _, c in held_out(tmp_path)]
+    every = [(json.loads(sample["json"])["texts"]) for sample in samples.values()] + [c for _, c in pairs(tmp_path)]
     assert Counter(map(tuple, every)) == {("no 0", "copy"): 3, ("no 1",): 3, ("no 2",): 3, ("no 3",): 3}
     assert {name for sample in samples.values() for name in sample if name in ("jpg", "png", "webp", "jpeg")} <= {
         "jpg",
@@ -130,7 +129,7 @@ def test_what_is_held_out_follows_from_the_bytes_and_the_seed(tmp_path: Path, ta
         folder.mkdir()
         lines = lines.assign(image=[str(tmp_path / image) for image in lines["image"]])
         from_table(folder, lines, **changes)
-        return {image for image, _ in held_out(folder)}
+        return {image for image, _ in pairs(folder)}
 
     first = chosen("first", table)
     assert chosen("reversed", table[::-1]) == first

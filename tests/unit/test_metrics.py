@@ -1,11 +1,22 @@
-"""The metric functions against scikit-learn, plain loops, and properties that any metric of ranks has."""
+"""The metrics of every kind of task against scikit-learn, plain loops, and properties that they must have."""
 
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, top_k_accuracy_score
 
-from clipdr.evaluate.retrieval import retrieval_metrics
-from clipdr.evaluate.zeroshot import classification_metrics, classifier_weights, ranks
+from clipdr.errors import UserError
+from clipdr.evaluate.kinds import choice, classification, grouped, multilabel, retrieval, winogavil
+from clipdr.evaluate.kinds.classification import classifier_weights, ranks
+
+
+def classification_metrics(logits, labels):
+    outcomes = classification.outcomes(logits, labels)
+    return classification.metrics(outcomes, np.ones(len(labels)))
+
+
+def retrieval_metrics(img, txt, owner):
+    outcomes = retrieval.outcomes(img, txt, owner)
+    return retrieval.metrics(outcomes, np.ones(len(img)))
 
 
 def _logits(seed: int, n: int = 200, c: int = 12, labels_below: int | None = None):
@@ -32,6 +43,8 @@ def test_classification_equals_sklearn(labels_below):
     assert ours["acc1"] == pytest.approx(top_k_accuracy_score(labels, logits, k=1, labels=classes), abs=1e-12)
     assert ours["acc5"] == pytest.approx(top_k_accuracy_score(labels, logits, k=5, labels=classes), abs=1e-12)
     assert ours["mean_per_class_recall"] == pytest.approx(balanced_accuracy_score(labels, logits.argmax(1)), abs=1e-12)
+    f1 = f1_score(labels, logits.argmax(1), average="macro", labels=np.unique(labels))  # as WILDS has it for iWildCam
+    assert ours["F1-macro_all"] == pytest.approx(f1, abs=1e-12)
 
 
 def test_acc5_is_none_below_five_classes():
@@ -56,8 +69,8 @@ def test_classification_ignores_order_and_scale():
 
 def test_perfect_and_worst_logits():
     labels = np.arange(6)
-    assert classification_metrics(np.eye(6), labels) == {"acc1": 1.0, "acc5": 1.0, "mean_per_class_recall": 1.0}
-    assert classification_metrics(-np.eye(6), labels) == {"acc1": 0.0, "acc5": 0.0, "mean_per_class_recall": 0.0}
+    for logits, value in ((np.eye(6), 1.0), (-np.eye(6), 0.0)):
+        assert set(classification_metrics(logits, labels).values()) == {value}
 
 
 def test_classifier_is_the_mean_of_unit_vectors():
@@ -82,7 +95,7 @@ def _recalls_by_loop(img, txt, owner, k):
 
 
 def test_retrieval_equals_plain_loops(monkeypatch):
-    monkeypatch.setattr("clipdr.evaluate.retrieval.BLOCK", 7)  # so that several blocks and a short one are used
+    monkeypatch.setattr("clipdr.evaluate.kinds.retrieval.BLOCK", 7)  # so that several blocks and a short one are used
     img, txt, owner = _embeddings(0)
     ours = retrieval_metrics(img, txt, owner)
     for k in (1, 5, 10):
@@ -106,11 +119,11 @@ def test_retrieval_ignores_order_and_scale():
     assert retrieval_metrics(4 * img, txt * lengths, owner) == pytest.approx(expected, abs=1e-12)
 
 
-def test_k_above_the_number_of_candidates_is_left_out():
+def test_a_k_above_the_number_of_candidates_is_not_defined():
     img = np.eye(3)
     ours = retrieval_metrics(img, np.repeat(img, 2, axis=0), np.repeat(np.arange(3), 2))
-    assert set(ours) == {"image_retrieval_recall@1", *(f"text_retrieval_recall@{k}" for k in (1, 5)), "mean_recall@1"}
-    assert set(ours.values()) == {1.0}
+    defined = {"image_retrieval_recall@1", *(f"text_retrieval_recall@{k}" for k in (1, 5)), "mean_recall@1"}
+    assert {name: value for name, value in ours.items() if value is not None} == dict.fromkeys(defined, 1.0)
 
 
 def test_equal_captions_of_two_images_tie_towards_the_lower_index():
@@ -118,3 +131,136 @@ def test_equal_captions_of_two_images_tie_towards_the_lower_index():
     ours = retrieval_metrics(img, txt, np.array([0, 1]))
     assert ours["image_retrieval_recall@1"] == 0.5
     assert ours["text_retrieval_recall@1"] == 0.5
+
+
+def _grouped(seed: int = 0):
+    logits, labels = _logits(seed)
+    groups = np.random.default_rng(seed).choice([0, 3, 5, 7], 200, p=[0.6, 0.3, 0.07, 0.03])
+    return logits, labels, groups, classification.outcomes(logits, labels) | {"group": groups}
+
+
+def test_the_worst_group_by_loops():
+    logits, labels, groups, outcomes = _grouped()
+    found = grouped.metrics(outcomes, np.ones(200))
+    right = [labels[n] == logits[n].argmax() for n in range(200)]
+    top5 = [labels[n] in np.argsort(-logits[n])[:5] for n in range(200)]
+    for name, hits in (("acc_wg", right), ("acc_worst_region", right), ("acc_top5_wg", top5)):
+        by_group = {g: np.mean([hit for hit, own in zip(hits, groups, strict=True) if own == g]) for g in (0, 3, 5, 7)}
+        assert found[name] == pytest.approx(min(by_group.values()), abs=1e-12)
+    assert found["acc_wg"] < found["acc1"] and found["acc_top5_wg"] > found["acc_wg"]
+    assert grouped.facts(outcomes)["groups"] == {str(g): int((groups == g).sum()) for g in (0, 3, 5, 7)}
+
+
+def test_a_group_of_few_images_counts_as_wilds_counts_it():
+    """FMoW's region of four images: all wrong makes the whole metric zero."""
+    outcomes = classification.outcomes(np.eye(8)[[0, 1, 2, 3]], np.array([0, 1, 2, 7])) | {
+        "group": np.array([0, 0, 0, 5])
+    }
+    assert grouped.metrics(outcomes, np.ones(4))["acc_worst_region"] == 0.0
+
+
+def test_average_precision_equals_sklearn():
+    random = np.random.default_rng(0)
+    target = random.random((60, 5)) < 0.3
+    scores = random.normal(size=(60, 5)) + target
+    ours = multilabel.metrics(multilabel.outcomes(scores, target), np.ones(60))["mean_average_precision"]
+    assert ours == pytest.approx(average_precision_score(target, scores, average="macro"), abs=1e-12)
+
+
+def test_a_class_without_images_has_no_precision():
+    with pytest.raises(UserError, match="class 1 of a multilabel task has no image"):
+        multilabel.outcomes(np.zeros((3, 2)), np.array([[1, 0], [1, 0], [0, 0]]))
+
+
+def _choices():
+    """Seven cases of four images: group 0 right 2 of 3, group 1 right 1 of 2, two cases in no group that counts."""
+    return {
+        "correct": np.array([True, True, False, True, False, True, True]),
+        "options": np.array([2, 2, 2, 2, 2, 5, 5]),
+        "image": np.array([0, 0, 1, 1, 2, 3, 3]),
+        "group": np.array([0, 0, 0, 1, 1, -1, -1]),
+    }
+
+
+def test_choices_by_hand():
+    outcomes = _choices()
+    assert choice.metrics(outcomes, np.ones(4)) == {
+        "accuracy": pytest.approx(5 / 7),
+        "macro_accuracy": pytest.approx((2 / 3 + 1 / 2) / 2),
+    }
+    assert choice.chance(outcomes) == {"accuracy": pytest.approx((5 / 2 + 2 / 5) / 7), "macro_accuracy": 0.5}
+
+
+def test_winogavil_by_splits():
+    outcomes = {
+        "jaccard": np.array([1.0, 0.5, 0.25, 0.0]),
+        "candidates": np.array([5, 10, 12, 10]),
+        "associations": np.array([2, 2, 3, 2]),
+        "images": np.array(40),
+    }
+    found = winogavil.metrics(outcomes, np.ones(4))
+    assert found["avg_jaccard_score"] == pytest.approx(1.75 / 4)
+    assert (found["jaccard_score_5"], found["jaccard_score_6"]) == (1.0, None)
+    assert (found["jaccard_score_10"], found["jaccard_score_10-12"]) == (0.25, 0.25)
+
+
+def test_winogavil_chance_by_drawing():
+    random = np.random.default_rng(0)
+    drawn = [len(set(random.permutation(12)[:3]) & {0, 1, 2}) for _ in range(20000)]
+    expected = np.mean([hits / (6 - hits) for hits in drawn])
+    outcomes = {key: np.array([value]) for key, value in {"jaccard": 0.0, "candidates": 12, "associations": 3}.items()}
+    assert winogavil.chance(outcomes)["jaccard_score_12"] == pytest.approx(expected, abs=0.005)
+
+
+@pytest.mark.parametrize("cue, expected", [("werewolf", "A werewolf"), ("Emerald", "An emerald"), ("ice", "An ice")])
+def test_the_prompt_of_a_cue(cue, expected):
+    assert winogavil.prompt(cue) == expected
+
+
+OUTCOMES = {
+    classification: classification.outcomes(*_logits(5)),
+    grouped: _grouped(5)[3],
+    retrieval: retrieval.outcomes(*_embeddings(5)),
+    choice: _choices(),
+}
+
+
+@pytest.mark.parametrize("kind", OUTCOMES, ids=lambda kind: kind.__name__.rpartition(".")[2])
+def test_a_weight_is_as_many_copies_of_an_image(kind):
+    """Metrics of drawn images: each twice changes nothing, one more copy of some is what those alone add."""
+    outcomes = OUTCOMES[kind]
+    units = kind.units(outcomes)
+    plain = kind.metrics(outcomes, np.ones(units))
+    assert kind.metrics(outcomes, np.full(units, 2.0)) == pytest.approx(plain, abs=1e-12)
+    weights = np.random.default_rng(0).integers(0, 3, units).astype(float)
+    copies = copied(kind, outcomes, np.repeat(np.arange(units), weights.astype(int)))
+    expected = kind.metrics(copies, np.ones(kind.units(copies)))
+    assert kind.metrics(outcomes, weights) == pytest.approx(expected, abs=1e-12)
+
+
+def copied(kind, outcomes, rows):
+    """The outcomes of these images, some of them several times."""
+    if kind is retrieval:
+        texts = [(new, t) for new, row in enumerate(rows) for t in np.flatnonzero(outcomes["owner"] == row)]
+        owner, old = (np.array(column) for column in zip(*texts, strict=True))
+        return {"owner": owner, "image_rank": outcomes["image_rank"][old], "text_rank": outcomes["text_rank"][rows]}
+    elif kind is choice:
+        cases = [(new, k) for new, row in enumerate(rows) for k in np.flatnonzero(outcomes["image"] == row)]
+        image, old = (np.array(column) for column in zip(*cases, strict=True))
+        return {key: outcomes[key][old] for key in ("correct", "options", "group")} | {"image": image}
+    return {key: value if value.ndim == 0 else value[rows] for key, value in outcomes.items()}
+
+
+@pytest.mark.parametrize("kind", [classification, retrieval], ids=["classification", "retrieval"])
+def test_guesses_score_chance(kind):
+    random, found = np.random.default_rng(0), []
+    for _ in range(300):
+        if kind is classification:
+            outcomes = classification.outcomes(random.random((80, 7)), random.choice(7, 80, p=[0.4] + [0.1] * 6))
+        else:
+            owner = np.repeat(np.arange(30), [1, 2, 3] * 10)
+            outcomes = retrieval.outcomes(random.normal(size=(30, 8)), random.normal(size=(60, 8)), owner)
+        metrics = kind.metrics(outcomes, np.ones(kind.units(outcomes)))
+        found.append({name: metrics[name] - value for name, value in kind.chance(outcomes).items()})
+    for name in found[0]:
+        assert abs(np.mean([one[name] for one in found])) < 0.01, name

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from held_out import held_out, opened
 from PIL import Image
 
 from clipdr.data.shards import read_shard
 from clipdr.errors import UserError
-from clipdr.evaluate import tasks as evaluation
+from clipdr.evaluate.tasks import decode
 from clipdr.files import sha256
 from clipdr.pool.emoji import build, render
 from clipdr.pool.icons import Concept, IconSet, _join, choose, load_concepts, load_set
@@ -254,31 +255,29 @@ def test_no_held_out_drawing_is_in_the_pool(sources, seed):
     folder = _built(sources, seed=seed)
     trained = {sha256(sample["webp"]) for sample in _pool_samples(folder)}
     for task, number in TASKS.items():
-        held_out = [sha256(sample["webp"]) for sample in _task_samples(folder, task)]
-        assert len(held_out) == number
-        assert not trained & set(held_out)
+        unseen = [sha256(sample["webp"]) for sample in _task_samples(folder, task)]
+        assert len(unseen) == number
+        assert not trained & set(unseen)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_tasks_are_read_by_the_evaluator(sources, task):
     folder = _built(sources)
     kind = "retrieval" if task == "retrieval" else "classification"
-    metric = "mean_recall@1" if task == "retrieval" else "acc1"
-    entry = {"key": f"emoji/{task}", "title": task, "kind": kind, "main_metric": metric}
-    opened = evaluation.open_task(folder / "tasks", entry)
+    found = opened(folder / "tasks", f"emoji/{task}", kind)
     concepts = _concepts(sources)
     labels = [label for label in concepts if label in set(pd.read_parquet(folder / "pool/index.parquet")["label"])]
     if kind == "classification":
         kinds = ["animal", "plant", "vehicle"] if "airplane" in labels else ["animal", "plant"]
-        assert list(opened.classes) == (kinds if task == "coarse" else labels)
-        assert opened.templates == ("{c}",)
-    for (data, where), annotation in evaluation.samples(opened):
+        assert list(found.classes) == (kinds if task == "coarse" else labels)
+        assert found.templates == ("{c}",)
+    for data, annotation in held_out(folder / "tasks", f"emoji/{task}", kind):
         owner = _owner(sources, data, concepts)
-        assert evaluation.decode(data, where).size == (24, 24)
+        assert decode(data, task).size == (24, 24)
         if task == "retrieval":
             assert annotation == descriptions(owner)
         else:
-            assert opened.classes[annotation] == (owner.coarse if task == "coarse" else owner.label)
+            assert found.classes[annotation] == (owner.coarse if task == "coarse" else owner.label)
 
 
 def _owner(sources: Path, data: bytes, concepts: dict[str, Concept]) -> Concept:
@@ -299,8 +298,8 @@ def test_the_seed_decides(sources):
     again = sources.parent / "again"
     build(sources, POOL, again / "pool", again / "tasks")
     assert _bytes(again) == first
-    held_out = [tuple(s["webp"] for s in _task_samples(_built(sources, seed=seed), "val")) for seed in range(4)]
-    assert len(set(held_out)) > 1
+    unseen = [tuple(s["webp"] for s in _task_samples(_built(sources, seed=seed), "val")) for seed in range(4)]
+    assert len(set(unseen)) > 1
 
 
 def test_one_picture_at_two_vendors_on_both_sides_is_refused(sources):

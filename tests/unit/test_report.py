@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from refusals import edited
+from scored import record, write_scores
 
 from clipdr.errors import UserError
-from clipdr.report import figure, latency, networks, table
+from clipdr.report import figure, latency, networks, scores, table, verdicts
 from clipdr.text import tex
 
 EXPERIMENT = {
@@ -51,7 +52,7 @@ VALUES = {
 }
 
 
-RUNS = [{"row": row, "seed": seed, "records": f"eval/run{i}/records.jsonl"} for i, (row, seed) in enumerate(VALUES)]
+RUNS = [{"row": row, "seed": seed, "scores": [f"eval/run{i}"]} for i, (row, seed) in enumerate(VALUES)]
 
 
 def report(experiment=EXPERIMENT, runs=RUNS):
@@ -64,20 +65,11 @@ def results(tmp_path):
     """Results folder with one evaluation file per run."""
     for run in RUNS:
         x, y, pairs = VALUES[run["row"], run["seed"]]
-        _write(tmp_path, run, [_record("a/x", x, 40, 4), _record("a/y", y, 60, 10), _record("a/pairs", pairs, 50)])
+        write_scores(
+            tmp_path / run["scores"][0],
+            [record("a/x", x, 40, 4), record("a/y", y, 60, 10), record("a/pairs", pairs, 50)],
+        )
     return tmp_path
-
-
-def _record(key, value, images, classes=None):
-    record = {"key": key, "dataset": f"Task {key[-1]}", "metrics": {"main_metric": value}, "num_images": images}
-    return record | ({"num_classes": classes} if classes else {"num_texts": 2 * images})
-
-
-def _write(folder, run, records):
-    path = folder / run["records"]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
 
 
 def _build(results, told=None, output="table"):
@@ -118,28 +110,27 @@ def test_one_seed_has_no_std(results):
     told = report(runs=[run for run in RUNS if run["seed"] == 0])
     text = _build(results, told)
     assert [line["IN-val std"] for line in csv_module.DictReader(io.StringIO(text[".csv"]))] == ["", ""]
-    assert "± " not in text[".md"].split("Reproduced values")[0]
-    assert "over 1 seed," in text[".md"]
+    assert "over 1 seed, times 100, with the middle 95 % of a bootstrap over test images." in text[".md"]
+    assert "| 20.0 [15.2, 24.8] " in text[".md"]  # the mean of two tasks, drawn five points to each side
     figure.draw(told, results, results / "one.png")
 
 
 def test_comparisons_are_paired_by_seed(results):
-    measured = table.measurements(EXPERIMENT, WORDS, RUNS, results)
-    better, plain = table.compare(EXPERIMENT, measured).to_dict("records")
-    assert better["mean"] == pytest.approx(10)
-    assert better["std"] == pytest.approx(statistics.stdev([10, 0, 20]))  # unpaired it would be about 20
-    assert (better["favour"], better["seeds"], better["paper"]) == (2, 3, 9.5)
-    assert (plain["mean"], plain["favour"]) == (pytest.approx(-10), 1)
-    assert np.isnan(plain["paper"])
+    better, plain = verdicts.compare(EXPERIMENT, scores.read(EXPERIMENT, SCALE, RUNS, results)).to_dict("records")
+    assert (better["mean"], better["seeds"], better["paper"]) == (pytest.approx(10), 3, 9.5)
+    # The same images are drawn for both rows, so that seeds alone are left: means of three of 10, 0 and 20.
+    assert (better["low"], better["high"]) == (pytest.approx(0), pytest.approx(20))
+    assert plain["mean"] == pytest.approx(-10) and np.isnan(plain["paper"])
 
 
 def test_markdown_tells_the_scale_the_gap_and_the_direction(results):
     text = _build(results)[".md"]
     assert "NOT THE PAPER'S SETTING: these are results at scale `mini` (Miniature)" in text
     assert "not comparable in level" in text
-    assert re.search(r"\| plain +\| 0 +\| real +\| 30\.0 ± 10\.0 +\| 44\.5 +\| 50\.0 ± 0\.0 +\|", text)
-    assert re.search(r"more is better .*\| \+10\.0 ± 10\.0 +\| \+9\.5 +\| holds \(2 of 3 seeds\)", text)
-    assert re.search(r"plain \\\| retrieves .*\| -10\.0 ± 20\.0 +\| – +\| does not hold \(1 of 3 seeds\)", text)
+    interval = r"\[[-+.\d]+, [-+.\d]+\]"
+    assert re.search(rf"\| plain +\| 0 +\| real +\| 30\.0 {interval} +\| 44\.5 +\| 50\.0 \[45\.2, 54\.8\] +\|", text)
+    assert re.search(r"more is better .*\| \+10\.0 \[\+0\.0, \+20\.0\] +\| \+9\.5 +\| undecided", text)
+    assert re.search(rf"plain \\\| retrieves .*\| -10\.0 {interval} +\| – +\| undecided", text)
     assert "no values for Flickr30k, Own" in text
     for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):  # every line of a table has the same number of cells
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
@@ -196,7 +187,7 @@ def test_bytes_do_not_change(results):
 
 def test_records_shared_by_two_rows_are_read_for_both(results):
     shared = [{**RUNS[0], "row": row} for row in ("plain", "λ_1 & more")]
-    summary = table.summarise(EXPERIMENT, table.measurements(EXPERIMENT, WORDS, shared, results))
+    summary = table.summarise(EXPERIMENT, scores.read(EXPERIMENT, SCALE, shared, results))
     assert summary.loc[summary["column"] == "IN-val", "mean"].tolist() == pytest.approx([20, 20])
 
 
@@ -204,12 +195,12 @@ def test_records_shared_by_two_rows_are_read_for_both(results):
     ("records", "message"),
     [
         (None, r"run3/records\.jsonl: missing"),
-        ([_record("a/x", 0.1, 4, 4), _record("a/pairs", 0.1, 4)], r"run3/records\.jsonl: no record of a/y"),
+        ([record("a/x", 0.1, 4, 4), record("a/pairs", 0.1, 4)], r"run3/records\.jsonl: no record of a/y"),
         (["no record"], r"run3/records\.jsonl: line 1 is no evaluation record"),
     ],
 )
 def test_a_bad_evaluation_file_is_named(results, records, message):
-    path = _write(results, RUNS[3], records or [])
+    path = write_scores(results / RUNS[3]["scores"][0], records or [])
     if records is None:
         path.unlink()
     with pytest.raises(UserError, match=message):
@@ -350,7 +341,7 @@ def test_rows_of_the_zoo_have_scores_of_ours(results):
     assert [plain["IN-val"], more["IN-val"], plain["seeds"]] == ["20.00", "30.00", "1"]
     text = (results / "t.md").read_text()
     assert "these are results at scale `mini`" in text and "no model was trained" not in text
-    assert re.search(r"\| plain +\| 20\.0 +\| 80\.1 +\|", text)
+    assert re.search(r"\| plain +\| 20\.0 \[15\.2, 24\.8\] +\| 80\.1 +\|", text)
     figure.draw(report(experiment, [run for run in RUNS if run["seed"] == 0]), results, results / "t.png")
 
 

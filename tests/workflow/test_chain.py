@@ -60,7 +60,7 @@ def test_runs_are_whole_and_shared(chain: Path):
         assert {"open_clip_config.json", "open_clip_pytorch_model.bin", "tokenizer.json", "log.jsonl"} <= {
             path.name for path in (run / "model").iterdir()
         }
-        (records,) = (chain / "results/eval" / run.name).glob("emoji-*/records.jsonl")
+        (records,) = (chain / "results/eval" / run.name).glob("emoji-*/scores/0-of-1/records.jsonl")
         assert json.loads(records.read_text().splitlines()[0])["key"] == "emoji/val"
 
 
@@ -77,11 +77,13 @@ def test_two_runs_from_empty_give_the_same_bytes(chain: Path, tmp_path: Path):
     """The first seed of the row that reads most, with all that it is made from, and its scores."""
     other = copy_of_the_repository(tmp_path / "elsewhere")
     settings = json.loads((chain / "results/ci/report/mobileclip/table2/settings.json").read_text())
-    (records,) = (f"results/{run['records']}" for run in settings["runs"] if (run["row"], run["seed"]) == LAST)
-    done = snakemake(other, "--cores", "2", *CI, records)
+    (scores,) = (run["scores"] for run in settings["runs"] if (run["row"], run["seed"]) == LAST)
+    done = snakemake(other, "--cores", "2", *CI, *(f"results/{folder}" for folder in scores))
     assert done.returncode == 0, done.stdout[-6000:]
     made = [
-        path for path in (other / "results").rglob("*") if path.suffix in (".tar", ".parquet", ".bin", ".npy", ".jsonl")
+        path
+        for path in (other / "results").rglob("*")
+        if path.suffix in (".tar", ".parquet", ".bin", ".npy", ".npz", ".jsonl")
     ]
     kinds = Counter(path.relative_to(other / "results").parts[0] for path in made)
     assert kinds.keys() == {"pool", "subset", "zoo", "captions", "reinforced", "views", "runs", "eval"}

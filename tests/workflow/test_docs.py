@@ -45,7 +45,7 @@ TABLE = """# A table
 
 | row   | λ | IN-val (scale mini) | IN-val (paper) | Coarse (scale mini) | Latency (this CPU) |
 |:------|:--|:--------------------|:---------------|:--------------------|:-------------------|
-| plain | 0 | 24.4 ± 1.6          | 44.5           | 27.3                | 1.0                |
+| plain | 0 | 24.4 [21.2, 27.6]   | 44.5           | 27.3                | 1.0                |
 
 ## What the columns measure here
 
@@ -82,14 +82,14 @@ after"""
 
 | row | IN-val (scale mini) | IN-val (paper) |
 | --- | --- | --- |
-| plain | 24.4 ± 1.6 | 44.5 |
+| plain | 24.4 [21.2, 27.6] | 44.5 |
 
 <!-- end -->
 <!-- results of table2 + comparisons -->
 
 | row | IN-val (scale mini) | IN-val (paper) | Coarse (scale mini) |
 | --- | --- | --- | --- |
-| plain | 24.4 ± 1.6 | 44.5 | 27.3 |
+| plain | 24.4 [21.2, 27.6] | 44.5 | 27.3 |
 
 | claim | column | difference (scale mini) |
 | --- | --- | --- |

@@ -70,7 +70,7 @@ def test_from_images_to_a_scored_student(tmp_path: Path) -> None:
         assert sample.img_AE.shape == (2, 128) and sample.txt_TE.shape == (3, 128) and len(sample.synthetic) == 2
     table = (folder / "results/own/tables/mobileclip/fidelity.md").read_text(encoding="utf-8")
     assert "Held-out images and captions" in table and "Own images" in table
-    evaluations = list((folder / "results/eval").glob("*/own-labels-*/records.jsonl"))
+    evaluations = list((folder / "results/eval").glob("*/own-labels-*/scores/0-of-1/records.jsonl"))
     assert len(evaluations) == 4
     for records in evaluations:
         lines = [json.loads(line) for line in records.read_text().splitlines()]

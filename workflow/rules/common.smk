@@ -71,7 +71,8 @@ if clash := next((name for name in [*MODELS, *TIMED] if NETWORKS[slug(name)] != 
 def report(experiment):
     """What the job of a table or figure is told: nothing that it does not print."""
     one = EXPERIMENTS[experiment]
-    scale = {"name": CONFIG["scale"], "title": SCALE["title"], "columns": one.scale["evaluation"]["columns"]}
+    scale = {"name": CONFIG["scale"], "title": SCALE["title"]}
+    scale |= {key: one.scale["evaluation"].get(key, False) for key in ("columns", "leave_out_chance")}
     every = EVALUATIONS[experiment]
     sizes = {entry["name"]: entry["size"] for entry in one.scale["datasets"].values()}
     runs = [
@@ -79,12 +80,17 @@ def report(experiment):
             "row": run.row,
             "seed": run.seed,
             **trained_on(run, sizes),
-            **({"records": f"{every[run].path}/records.jsonl"} if run in every else {}),
+            **({"scores": scores(every[run])} if run in every else {}),
         }
         for run in one.runs
     ]
     measured = {one.measured.stage: measured_file(one.measured)} if one.measured else {}
     return {"experiment": one.experiment, "scale": scale, "runs": runs, **measured}
+
+
+def scores(made):
+    """Below results: the folders of what the jobs of an evaluation scored."""
+    return [f"{made.path}/scores/{part}" for part in chunk_names(SCALE["evaluation"].get("jobs", 1))]
 
 
 def trained_on(run, sizes):
@@ -248,12 +254,12 @@ def python(wildcards):
     return "python -m" if number == 1 else f"torchrun --standalone --nproc-per-node {number} -m"
 
 
-def records(wildcards):
+def scored(wildcards):
     """The evaluations that an experiment's table reads, or the file of what was measured for it."""
     name = f"{wildcards.paper}-{wildcards.experiment}"
     if name in MEASURED:
         return [f"results/{measured_file(MEASURED[name])}"]
-    return sorted({f"results/{made.path}/records.jsonl" for made in EVALUATIONS[name].values()})
+    return sorted({f"results/{folder}" for made in EVALUATIONS[name].values() for folder in scores(made)})
 
 
 def measurements(wildcards):

@@ -1,8 +1,8 @@
 rule table:
-    """Reproduced mean and spread beside the published value; parameters and latency of the networks beside the paper's."""
+    """Reproduced mean and interval beside the published value; parameters and latency of the networks beside the paper's."""
     input:
         settings=f"results/{CONFIG['scale']}/report/{{paper}}/{{experiment}}/settings.json",
-        records=records,
+        scored=scored,
         measurements=measurements,
     output:
         multiext(f"results/{CONFIG['scale']}/tables/{{paper}}/{{experiment}}", ".csv", ".md", ".tex"),
@@ -28,7 +28,7 @@ rule figure:
     """The table as a picture: ours and the paper's side by side, never on one axis."""
     input:
         settings=f"results/{CONFIG['scale']}/report/{{paper}}/{{experiment}}/settings.json",
-        records=records,
+        scored=scored,
     output:
         f"results/{CONFIG['scale']}/figures/{{paper}}/{{experiment}}.png",
     log:

@@ -1,44 +1,67 @@
-"""python -m clipdr.evaluate: a model folder and a suite in, one JSON record per task out."""
+"""Command of the stage `evaluate`."""
 
-import json
 from pathlib import Path
 
 from clipdr import cli
-from clipdr.files import atomic_file
+
+SUITES = Path(__file__).resolve().parents[3] / "config/suites"
 
 
 def main() -> None:
-    args = _arguments()
-    cli.set_threads(args.threads)
-
-    from clipdr.evaluate.suite import evaluate_suite
-
-    records = evaluate_suite(args.model, args.tasks, args.settings, args.threads, args.device)
-    with atomic_file(args.output) as partial, partial.open("w", encoding="utf-8", newline="\n") as lines:
-        for record in records:
-            lines.write(json.dumps(record, sort_keys=True, allow_nan=False) + "\n")
-
-
-def _arguments():
     parser = cli.parser(
         "clipdr.evaluate",
-        "Evaluate one model, or an ensemble of several, on every task of a suite and write one JSON record per task.",
-        "python -m clipdr.evaluate --model results/runs/<run>/model --tasks results/pool/<pool>/tasks "
-        "--settings results/eval/<run>/<suite>/settings.json --output my-records.jsonl",
+        "Score models on the tasks of a suite, or average what was scored.",
+        "python -m clipdr.evaluate aggregate my-records.jsonl mobileclip_s0.jsonl",
     )
-    parser.add_argument(
+    commands = parser.add_subparsers(required=True, metavar="suite|aggregate")
+    suite = cli.command(
+        commands,
+        "suite",
+        _suite,
+        "Score a model, or several together, on every task of a suite, and write one JSON record per task.",
+        "python -m clipdr.evaluate suite --model results/runs/<run>/model --tasks results/pool/<pool>/tasks "
+        "--settings results/eval/<run>/<suite>/settings.json --output my-scores",
+    )
+    suite.add_argument(
         "--model",
         type=Path,
         nargs="+",
         required=True,
         help="folder with open_clip_config.json and weights; of several, embeddings are joined",
     )
-    parser.add_argument("--tasks", type=Path, required=True, help="folder with the wds_* task folders")
-    parser.add_argument("--settings", type=cli.settings, required=True, help="its settings.json: tasks and batch_size")
-    parser.add_argument("--output", type=Path, required=True, help="records, one JSON object per line")
-    parser.add_argument("--threads", type=int, default=1, help="threads for decoding and for torch (%(default)s)")
-    parser.add_argument("--device", default="cpu", help="where the model runs, as torch names it (%(default)s)")
-    return parser.parse_args()
+    suite.add_argument("--tasks", type=Path, required=True, help="folder with the wds_* task folders")
+    suite.add_argument("--settings", type=cli.settings, required=True, help="its settings.json: tasks and batch_size")
+    suite.add_argument("--part", default="0-of-1", help="of the tasks, as <k>-of-<jobs> (default: all, %(default)s)")
+    suite.add_argument("--output", type=Path, required=True, help="folder for records.jsonl and each task's outcomes")
+    suite.add_argument("--threads", type=int, default=1, help="threads for decoding and for torch (default 1)")
+    suite.add_argument(
+        "--devices", nargs="+", default=["cpu"], help="where the model runs, several to share the images (default cpu)"
+    )
+    averages = cli.command(
+        commands,
+        "aggregate",
+        _aggregate,
+        "Print the averages of files of records, ours or others' in DataComp's schema.",
+        "python -m clipdr.evaluate aggregate my-scores/records.jsonl mobileclip_s0.jsonl --suite datacomp38",
+    )
+    averages.add_argument("files", type=Path, nargs="+", metavar="FILE.jsonl", help="one JSON record per line")
+    averages.add_argument("--suite", default="datacomp38", help="of config/suites, whose tasks count (%(default)s)")
+    args = parser.parse_args()
+    args.run(args)
+
+
+def _suite(args) -> None:
+    cli.set_threads(args.threads)
+    from clipdr.evaluate.suite import evaluate_suite, part_of
+
+    suite = part_of(args.settings, args.part)
+    evaluate_suite(args.model, args.tasks, suite, args.output, args.threads, args.devices)
+
+
+def _aggregate(args) -> None:
+    from clipdr.evaluate.aggregate import report
+
+    print(report(args.files, SUITES / f"{args.suite}.yaml"))
 
 
 if __name__ == "__main__":

@@ -1,138 +1,120 @@
-"""Evaluate one model on a whole suite of zero-shot tasks, in one process.
+"""Evaluate one model on a whole suite of tasks, in one process.
 
-The model is loaded once and every text is encoded once, however many tasks share it: for small suites the start-up of a
-process is most of the cost, and ImageNet, -V2 and -Sketch share all their 80,000 prompts. Everything is fp32 without
-autocast, because half precision moves the metrics by about 1e-3. Images keep the order of the shards and are decoded by
-`threads` threads; nothing here is random.
+The model is loaded once, and every text and every image is encoded once, however many tasks share it: for small
+suites the start-up of a process is most of the cost, and ImageNet, -V2 and -Sketch share all their 80,000 prompts.
+Nothing here is random but the bootstrap, whose seed is fixed.
 
-Shapes: N images, M captions, C classes, T templates, B batch, D embedding dimensions.
+A task's outcomes are kept as they are finished, so that an evaluation that was killed goes on, and so that intervals
+and differences of rows can be computed without the model. A text or image that a finished task shares with one that is
+left is encoded in another batch then, which may change its last bit.
 """
 
-import logging
+import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from clipdr.chunks import batched
 from clipdr.errors import UserError
-from clipdr.evaluate.retrieval import retrieval_metrics
-from clipdr.evaluate.tasks import Task, decode, open_task, samples
-from clipdr.evaluate.zeroshot import classification_metrics, classifier_weights
-
-log = logging.getLogger("clipdr")
+from clipdr.evaluate.encoder import Encoder
+from clipdr.evaluate.intervals import drawn, interval, save_draws
+from clipdr.evaluate.kinds import kind_of
+from clipdr.evaluate.outcomes import load, outcomes_file, save
+from clipdr.evaluate.records import RECORDS
+from clipdr.evaluate.tasks import task_folder
+from clipdr.files import atomic_file, resumable_dir, sha256, sha256_file, stamps
+from clipdr.fingerprint import own
+from clipdr.models.folder import weights_file
+from clipdr.progress import log
 
 
 def evaluate_suite(
-    model_dirs: Sequence[Path], tasks_dir: Path, suite: dict, threads: int = 1, device: str = "cpu"
+    model_dirs: Sequence[Path],
+    tasks_dir: Path,
+    suite: dict,
+    output: Path,
+    threads: int = 1,
+    devices: Sequence[str] = ("cpu",),
 ) -> list[dict]:
-    """One record per task of `suite`, in its order, of one model or of several together (MobileCLIP, Appendix D).
+    """Score one model, or several together (MobileCLIP, Appendix D), on all tasks of a suite.
 
-    `suite` has `tasks`, a list of {key, title, kind, main_metric}, and `batch_size`, the images or texts of a forward
-    pass, which changes no number.
+    A record follows DataComp's schema: `key`, `dataset` (the title), and `metrics`, fractions in [0, 1], None where one
+    is not defined, `main_metric` repeating the marked one. Beside them stand the task's `kind`, the name of its
+    `main_metric`, that one's `interval` of 95 %, `chance`, the metrics of guesses, and numbers of images and the like.
 
-    A record follows DataComp's schema: key, dataset (the title), metrics (fractions in [0, 1], None where a metric is
-    not defined, main_metric repeating the marked one), num_images, and num_classes or, for retrieval, num_texts.
-    Raises UserError for a broken task folder or model folder, and for embeddings that are zero or not finite.
+    Args:
+        model_dirs: model folders.
+        tasks_dir: with the `wds_*` folders.
+        suite: `tasks`, entries of config/suites; `batch_size`, the images or texts of a forward pass, which changes no
+            number; and `precision`, float32 if left out.
+        output: folder that receives `records.jsonl`, a record per task in the suite's order, each task's outcomes, and
+            `draws.npz`, the main metrics for test images drawn anew.
+        threads: that decode images.
+        devices: that share the images.
+
+    Raises:
+        UserError: a broken task folder or model folder, or embeddings that are zero or not finite.
     """
-    tasks = [open_task(Path(tasks_dir), entry) for entry in suite["tasks"]]
-    encoder = Encoder(model_dirs, suite["batch_size"], threads, device)
-    records = []
-    for task in tasks:
-        start = time.monotonic()
-        record = _classify(task, encoder) if task.kind == "classification" else _retrieve(task, encoder)
-        record["metrics"]["main_metric"] = record["metrics"][task.main_metric]
-        records.append({"key": task.key, "dataset": task.title, **record})
-        log.info(
-            "%s: %d images, %s %.4f, %.1f s",
-            *(task.key, record["num_images"], task.main_metric),
-            *(record["metrics"]["main_metric"], time.monotonic() - start),
-        )
+    entries = suite["tasks"]
+    tasks = {entry["key"]: kind_of(entry["kind"]).open_task(task_folder(tasks_dir, entry), entry) for entry in entries}
+    with resumable_dir(output, _token(model_dirs, tasks_dir, suite)) as folder:
+        left = [entry for entry in entries if not (folder / outcomes_file(entry["key"])).is_file()]
+        if left:
+            encoder = Encoder(model_dirs, suite["batch_size"], threads, devices, suite.get("precision", "float32"))
+        for entry in left:
+            start, skipped = time.monotonic(), encoder.skipped
+            outcomes = kind_of(entry["kind"]).score(tasks[entry["key"]], encoder)
+            outcomes["skipped"] = np.array(encoder.skipped - skipped)
+            save(outcomes, folder / outcomes_file(entry["key"]))
+            log.info("%s: %.1f s", entry["key"], time.monotonic() - start)
+        records, draws = [], {}
+        for entry in entries:
+            outcomes = load(folder / outcomes_file(entry["key"]))
+            draws[entry["key"]] = drawn(kind_of(entry["kind"]), outcomes, entry["main_metric"], entry["key"])
+            records.append(record(entry, outcomes, draws[entry["key"]]))
+        save_draws(draws, folder)
+        with atomic_file(folder / RECORDS) as path, path.open("w", encoding="utf-8", newline="\n") as lines:
+            for one in records:
+                lines.write(json.dumps(one, sort_keys=True, allow_nan=False) + "\n")
     return records
 
 
-class Encoder:
-    """open_clip `local-dir:` models as two functions from images and texts to unit vectors; remembers texts.
-
-    The unit vectors of several models are joined, and the joined vector is brought to unit length again.
-    """
-
-    def __init__(self, model_dirs: Sequence[Path], batch_size: int, threads: int, device: str):
-        import torch
-
-        from clipdr.models.load import load_model
-
-        self.batch_size, self.threads, self.device = batch_size, threads, device
-        torch.backends.cudnn.allow_tf32 = False  # fp32 also in convolutions; for matrix products it is the default
-        self.models = {str(model_dir): load_model(Path(model_dir), device) for model_dir in model_dirs}
-        self.known: dict[str, np.ndarray] = {}
-
-    def images(self, images: Iterable[tuple[bytes, str]]) -> np.ndarray:
-        """Embeddings [N, D] float32 of unit length of an iterable of (encoded image, its name for errors)."""
-        import torch
-
-        blocks = []
-        with ThreadPoolExecutor(self.threads) as pool:
-            for batch in batched(images, self.batch_size):
-                prepared = list(pool.map(self._pixels, batch))
-                pixels = [torch.stack(list(of_model)) for of_model in zip(*prepared, strict=True)]
-                blocks.append(self._unit("encode_image", pixels, "image"))
-        return np.concatenate(blocks)
-
-    def texts(self, texts: list[str]) -> np.ndarray:
-        """Embeddings [len(texts), D] float32 of unit length; a text seen before is not encoded again."""
-        new = [text for text in dict.fromkeys(texts) if text not in self.known]
-        for batch in batched(new, self.batch_size):
-            tokens = [model.tokenizer.cut(batch) for model in self.models.values()]
-            self.known.update(zip(batch, self._unit("encode_text", tokens, "text"), strict=True))
-        return np.stack([self.known[text] for text in texts])
-
-    def _pixels(self, image: tuple[bytes, str]) -> list:
-        """The image as each model takes it."""
-        decoded = decode(*image)
-        return [model.preprocess(decoded) for model in self.models.values()]
-
-    def _unit(self, encode: str, batches: list, what: str) -> np.ndarray:
-        import torch
-
-        found = []
-        for (name, model), batch in zip(self.models.items(), batches, strict=True):
-            with torch.inference_mode():
-                emb = getattr(model, encode)(batch.to(self.device)).float()
-                features = torch.nn.functional.normalize(emb, dim=-1).cpu().numpy()
-            # NaN or zero vectors tie with everything, so that a diverged model would score well.
-            if not (np.linalg.norm(features, axis=1) > 0.5).all():
-                raise UserError(
-                    f"{name}: the model gives {what} embeddings that are zero or not finite; train it again"
-                )
-            found.append(features)
-        if len(found) == 1:
-            return found[0]
-        joined = np.concatenate(found, axis=1)
-        return joined / np.linalg.norm(joined, axis=1, keepdims=True)
+def part_of(suite: dict, part: str) -> dict:
+    """The suite with every n-th task, from the k-th on, of part `<k>-of-<n>`. Raises UserError if it has none."""
+    number, jobs = (int(text) for text in part.split("-of-"))
+    if not (tasks := suite["tasks"][number::jobs]):
+        raise UserError(f"part {part} of {len(suite['tasks'])} tasks has none; lower `evaluation.jobs` of the scale")
+    return {**suite, "tasks": tasks}
 
 
-def _classify(task: Task, encoder: Encoder) -> dict:
-    prompts = [template.format(c=name) for name in task.classes for template in task.templates]
-    txt_CTD = encoder.texts(prompts).reshape(len(task.classes), len(task.templates), -1)
-    labels: list[int] = []
-    img_ND = encoder.images(_keep_second(samples(task), labels))
-    metrics = classification_metrics(img_ND @ classifier_weights(txt_CTD).T, np.array(labels))
-    return {"metrics": metrics, "num_images": len(labels), "num_classes": len(task.classes)}
+def record(entry: dict, outcomes: dict[str, np.ndarray], draws_R: np.ndarray) -> dict:
+    """What is written of a task. Raises UserError if its main metric is not defined for these images."""
+    kind, main = kind_of(entry["kind"]), entry["main_metric"]
+    metrics = kind.metrics(outcomes, np.ones(kind.units(outcomes)))
+    if metrics.get(main) is None:
+        raise UserError(f"{entry['key']}: {main} is not defined for this task; name another main_metric in the suite")
+    low, high = interval(draws_R, kind.units(outcomes))
+    facts = kind.facts(outcomes) | ({"num_skipped": int(outcomes["skipped"])} if outcomes["skipped"] else {})
+    log.info("%s: %s %.4f (%.4f to %.4f)", entry["key"], main, metrics[main], low, high)
+    return {
+        "key": entry["key"],
+        "dataset": entry["title"],
+        "kind": entry["kind"],
+        "main_metric": main,
+        "metrics": {**metrics, "main_metric": metrics[main]},
+        "interval": [low, high],
+        "chance": kind.chance(outcomes),
+        **facts,
+    }
 
 
-def _retrieve(task: Task, encoder: Encoder) -> dict:
-    captions: list[list[str]] = []
-    img_ND = encoder.images(_keep_second(samples(task), captions))
-    txt_MD = encoder.texts([caption for own in captions for caption in own])
-    owner_M = np.repeat(np.arange(len(captions)), [len(own) for own in captions])
-    metrics = retrieval_metrics(img_ND, txt_MD, owner_M)
-    return {"metrics": metrics, "num_images": len(captions), "num_texts": len(txt_MD)}
-
-
-def _keep_second(pairs: Iterable[tuple], kept: list) -> Iterator:
-    for first, second in pairs:
-        kept.append(second)
-        yield first
+def _token(model_dirs: Sequence[Path], tasks_dir: Path, suite: dict) -> str:
+    """What decides the records: code, settings, weights, and the files of the tasks."""
+    weights = [sha256_file(weights_file(folder)) for folder in model_dirs]
+    files = [
+        (entry["key"], stamps(folder, sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))))
+        for entry in suite["tasks"]
+        for folder in [task_folder(tasks_dir, entry)]
+    ]
+    return sha256(json.dumps([own(__name__), suite, weights, files], sort_keys=True).encode())

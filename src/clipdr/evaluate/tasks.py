@@ -1,14 +1,15 @@
-"""Read an evaluation task from disk: clip_benchmark's WebDataset layout, unchanged.
+"""Read an evaluation task from disk: clip_benchmark's WebDataset layout.
 
     wds_<key with "/" as "-">/
         classnames.txt                          one class per line; the line number, from 0, is the label
         zeroshot_classification_templates.txt   one per line, "{c}" stands for the class name
-        dataset_type.txt                        "retrieval"; absent means classification
-        test/nshards.txt, test/0.tar, ...       <key>.webp|png|jpg|jpeg + <key>.cls (label) or <key>.txt (captions)
+        dataset_type.txt                        "retrieval", "multilabel"; absent means classification
+        test/nshards.txt, test/0.tar, ...       <key>.webp|png|jpg|jpeg + what the kind of the task reads beside it
+        test/size.txt                           number of samples; our own, which others do not read
 
 Everything around the images is checked when a task is opened, so that a suite with a broken folder fails before a model
-is loaded. Images are decoded as in clip_benchmark (PIL, RGB); an image that cannot be decoded stops
-the evaluation, because a metric over the images that happened to be readable is not the metric.
+is loaded. An image that cannot be decoded stops the evaluation, because a metric over the images that happened to be
+readable is not the metric; or it is skipped and counted, where the suite's entry says `bad_images: skip`.
 """
 
 import io
@@ -20,51 +21,73 @@ from clipdr.data.shards import read_shard
 from clipdr.errors import UserError
 
 IMAGE_EXTENSIONS = ("webp", "png", "jpg", "jpeg")
-ANNOTATION = {"classification": "cls", "retrieval": "txt"}
 
 
 @dataclass(frozen=True)
-class Task:
-    """One task of a suite, with its class names and templates (empty for retrieval) and its shards in order."""
+class Images:
+    """The shards of a task, in order, how many samples they hold if that is known, and what bad images do."""
 
-    key: str
-    title: str
-    kind: str
-    main_metric: str
-    classes: tuple[str, ...]
-    templates: tuple[str, ...]
     shards: tuple[Path, ...]
+    size: int | None
+    skip: bool
 
 
-def open_task(tasks_dir: Path, entry: dict) -> Task:
-    """Open the folder of a suite entry; no image is read. Raises UserError naming the file that is missing or wrong."""
+def task_folder(tasks_dir: Path, entry: dict) -> Path:
+    """The folder of a suite's entry. Raises UserError if there is none."""
     folder = Path(tasks_dir) / f"wds_{entry['key'].replace('/', '-')}"
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such task folder for {entry['key']}; build the tasks of this pool first")
-    _check_type(folder, entry)
-    classes = templates = ()
-    if entry["kind"] == "classification":
-        classes = _lines(folder / "classnames.txt")
-        templates = _lines(folder / "zeroshot_classification_templates.txt")
-        _check_templates(folder / "zeroshot_classification_templates.txt", templates)
-    named = {field: entry[field] for field in ("key", "title", "kind", "main_metric")}
-    return Task(**named, classes=classes, templates=templates, shards=_shards(folder))
+        raise UserError(f"{folder}: no such task folder for {entry['key']}; build or download the tasks first")
+    return folder
 
 
-def samples(task: Task) -> Iterator[tuple[tuple[bytes, str], int | list[str]]]:
-    """Yield ((encoded image, its name for errors), label in [0, C) or, for retrieval, list of captions).
+def open_images(folder: Path, entry: dict, layout: str) -> Images:
+    """The images of a task folder; none is read.
 
-    Raises UserError naming the shard and the sample: label out of range, missing member.
+    Args:
+        layout: what clip_benchmark calls the type of the dataset.
+
+    Raises:
+        UserError: naming the file that is missing or wrong.
     """
-    annotation = _label if task.kind == "classification" else _captions
+    _check_type(folder, entry, layout)
+    shards, path = _shards(folder), folder / "test/size.txt"
+    size = entry.get("size")
+    if path.exists():
+        found = _number(path, "the number of samples")
+        if size not in (None, found):
+            raise UserError(f"{path}: {found}, but the suite says that {entry['key']} has {size} images; correct one")
+        size = found
+    return Images(shards, size, entry.get("bad_images") == "skip")
+
+
+def read_images(images: Images) -> Iterator[tuple[dict, bytes, str]]:
+    """Yield (members of the sample, encoded image, its name for errors), in the shards' order.
+
+    Raises UserError naming the shard and the sample for a missing member, and at the end for another number of samples.
+    """
     number = 0
-    for shard in task.shards:
+    for shard in images.shards:
         for sample in read_shard(shard):
             where = f"{shard}: sample {sample['__key__']}"
-            yield (_image(sample, where), where), annotation(sample, where, task)
+            yield sample, _image(sample, where), where
             number += 1
+    folder = images.shards[0].parent
     if number == 0:
-        raise UserError(f"{task.shards[0].parent}: the shards hold no samples; build the task again")
+        raise UserError(f"{folder}: the shards hold no samples; build the task again")
+    if images.size not in (None, number):
+        raise UserError(
+            f"{folder}: the shards hold {number} samples, not {images.size}; build or download the task again"
+        )
+
+
+def annotation(sample: dict, where: str, extension: str) -> str:
+    """What stands beside an image. Raises UserError if nothing does, or something that is no text."""
+    if extension not in sample:
+        raise UserError(f"{where} has no .{extension}; this kind of task needs one per image")
+    try:
+        return sample[extension].decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{where}: .{extension} is not UTF-8; build or download the task again") from None
 
 
 def decode(data: bytes, where: str):
@@ -77,46 +100,45 @@ def decode(data: bytes, where: str):
         raise UserError(f"{where} cannot be decoded as an image ({type(error).__name__}); replace it") from error
 
 
-def _check_type(folder: Path, entry: dict) -> None:
+def lines(path: Path) -> tuple[str, ...]:
+    """The lines of a file. Raises UserError if it is missing or empty, or has a blank line."""
+    if not path.exists():
+        raise UserError(f"{path}: missing; a classification task needs it, one entry per line")
+    found = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    if not found or not all(found):
+        raise UserError(f"{path}: empty file or blank line; write one entry per line")
+    return found
+
+
+def _check_type(folder: Path, entry: dict, layout: str) -> None:
     path = folder / "dataset_type.txt"
     found = path.read_text(encoding="utf-8").strip().lower() if path.exists() else "classification"
-    if found != entry["kind"]:
+    if found != layout:
         raise UserError(
-            f"{path}: task {entry['key']} is of type {found} but the suite says {entry['kind']}; correct one"
+            f"{path}: task {entry['key']} is of type {found}, but kind {entry['kind']} of the suite reads {layout}; "
+            "correct one"
         )
 
 
-def _lines(path: Path) -> tuple[str, ...]:
-    if not path.exists():
-        raise UserError(f"{path}: missing; a classification task needs it, one entry per line")
-    lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    if not lines or not all(lines):
-        raise UserError(f"{path}: empty file or blank line; write one entry per line")
-    return lines
-
-
-def _check_templates(path: Path, templates: tuple[str, ...]) -> None:
-    for template in templates:
-        try:
-            filled = template.format(c="clipdr")
-        except (KeyError, ValueError, IndexError):
-            filled = ""
-        if "clipdr" not in filled:
-            raise UserError(f"{path}: template {template!r} must hold {{c}} and no other braces")
-
-
 def _shards(folder: Path) -> tuple[Path, ...]:
-    path = folder / "test" / "nshards.txt"
-    if not path.exists():
-        raise UserError(f"{path}: missing; write the number of shards into it")
-    text = path.read_text(encoding="utf-8").strip()
-    if not text.isdecimal() or int(text) == 0:
-        raise UserError(f"{path}: holds {text!r}; write the number of shards, at least 1")
-    shards = tuple(path.parent / f"{i}.tar" for i in range(int(text)))
+    path = folder / "test/nshards.txt"
+    number = _number(path, "the number of shards, at least 1")
+    shards = tuple(path.parent / f"{i}.tar" for i in range(number))
     for shard in shards:
         if not shard.exists():
-            raise UserError(f"{shard}: missing, but {path.name} says {text} shards; build the task again")
+            raise UserError(f"{shard}: missing, but {path.name} says {number} shards; build or download the task again")
+    if (extra := path.parent / f"{number}.tar").exists():
+        raise UserError(f"{extra}: one shard more than {path.name} says; correct it, or build the task again")
     return shards
+
+
+def _number(path: Path, what: str) -> int:
+    if not path.exists():
+        raise UserError(f"{path}: missing; write {what} into it")
+    text = path.read_text(encoding="utf-8").strip()
+    if not text.isdecimal() or int(text) == 0:
+        raise UserError(f"{path}: holds {text!r}; write {what}")
+    return int(text)
 
 
 def _image(sample: dict, where: str) -> bytes:
@@ -124,24 +146,3 @@ def _image(sample: dict, where: str) -> bytes:
     if data is None:
         raise UserError(f"{where} has no image; expected .{', .'.join(IMAGE_EXTENSIONS)}")
     return data
-
-
-def _annotation(sample: dict, where: str, kind: str) -> str:
-    extension = ANNOTATION[kind]
-    if extension not in sample:
-        raise UserError(f"{where} has no .{extension}; a {kind} task needs one per image")
-    return sample[extension].decode("utf-8")
-
-
-def _label(sample: dict, where: str, task: Task) -> int:
-    text = _annotation(sample, where, task.kind).strip()
-    if not text.isdecimal() or int(text) >= len(task.classes):
-        raise UserError(f"{where} has label {text!r}, out of range: classnames.txt has {len(task.classes)} lines")
-    return int(text)
-
-
-def _captions(sample: dict, where: str, task: Task) -> list[str]:
-    captions = _annotation(sample, where, task.kind).splitlines()
-    if not captions:
-        raise UserError(f"{where} has an empty .txt; write at least one caption")
-    return captions

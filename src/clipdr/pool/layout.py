@@ -6,7 +6,7 @@ texts, sha256, …), beside `index.parquet` with one row per sample. A task has 
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import count, islice
 from pathlib import Path
 
@@ -61,5 +61,13 @@ def write_retrieval(folder: Path, samples: Iterable[dict]) -> None:
 
 
 def _write_test(folder: Path, samples: Iterable[dict]) -> None:
+    written = 0
+
+    def counted() -> Iterator[dict]:
+        nonlocal written
+        for written, sample in enumerate(samples, 1):
+            yield {"__key__": f"s{written - 1:07d}", **sample}
+
+    write_shard(folder / "test" / "0.tar", counted())
     (folder / "test" / "nshards.txt").write_text("1\n")
-    write_shard(folder / "test" / "0.tar", ({"__key__": f"s{i:07d}", **s} for i, s in enumerate(samples)))
+    (folder / "test" / "size.txt").write_text(f"{written}\n")

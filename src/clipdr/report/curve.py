@@ -6,7 +6,8 @@ from pathlib import Path
 
 from clipdr.files import atomic_file
 from clipdr.report.efficiency import curves
-from clipdr.report.table import measurements, summarise
+from clipdr.report.scores import read
+from clipdr.report.table import summarise
 from clipdr.words import evaluation_columns
 
 COLORS = ("#2f6db3", "#b3652f")
@@ -15,7 +16,7 @@ COLORS = ("#2f6db3", "#b3652f")
 def draw(report: Mapping, results: Path, output: Path) -> None:
     """Write a PNG of a report whose experiment has a `curve`: a line of panels per column, ours left, published right.
 
-    Raises UserError as clipdr.report.table.measurements.
+    Raises UserError as clipdr.report.scores.read.
     """
     import matplotlib
 
@@ -24,8 +25,8 @@ def draw(report: Mapping, results: Path, output: Path) -> None:
     import seaborn as sns
 
     experiment, curve = report["experiment"], report["experiment"]["curve"]
-    measured = measurements(experiment, report["scale"]["columns"], report["runs"], results)
-    summary = summarise(experiment, measured)
+    scores = read(experiment, report["scale"], report["runs"], results)
+    measured, summary = scores.measured, summarise(experiment, scores)
     columns = evaluation_columns(experiment)
     x_of = {run["row"]: run[curve["quantity"]] for run in report["runs"]}
     with sns.axes_style("whitegrid", {"axes.edgecolor": "0.8", "grid.color": "0.92"}), plt.rc_context({"font.size": 9}):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from clipdr.errors import UserError
 from clipdr.files import atomic_file
-from clipdr.report.table import is_published, measurements, summarise
+from clipdr.report.scores import read
+from clipdr.report.table import is_published, summarise
 from clipdr.text import number
 from clipdr.words import columns_of, evaluation_columns, has_scores
 
@@ -23,7 +24,7 @@ COLUMNS_PER_LINE = 2
 def draw(report: Mapping, results: Path, output: Path) -> None:
     """Write a PNG of a report, of the form that clipdr.report.table.build takes.
 
-    Raises UserError as clipdr.report.table.measurements, and if no row of the experiment is trained.
+    Raises UserError as clipdr.report.scores.read, and if no row of the experiment is trained.
     """
     experiment, scale_name = report["experiment"], report["scale"]["name"]
     if not has_scores(experiment):
@@ -34,8 +35,8 @@ def draw(report: Mapping, results: Path, output: Path) -> None:
     import matplotlib.pyplot as plt
     import seaborn as sns
 
-    measured = measurements(experiment, report["scale"]["columns"], report["runs"], results)
-    summary = summarise(experiment, measured)
+    scores = read(experiment, report["scale"], report["runs"], results)
+    measured, summary = scores.measured, summarise(experiment, scores)
     published = [column for column in evaluation_columns(experiment) if is_published(experiment, column)]
     columns = published or evaluation_columns(experiment)
     titles = [f"reproduced at scale {scale_name}", paper_setting(experiment)][: 2 if published else 1]
@@ -48,7 +49,7 @@ def draw(report: Mapping, results: Path, output: Path) -> None:
         title = f"{experiment['title']} ({experiment['source']})"
         figure.suptitle(textwrap.fill(title, int(10 * size[0])), fontsize=12)  # about ten characters to the inch
         figure.supxlabel(
-            "dots: seeds; bars: standard deviation; the panels have x-axes of their own", fontsize=8, color="0.4"
+            "dots: seeds; bars: 95 % intervals; the panels have x-axes of their own", fontsize=8, color="0.4"
         )
         panels = [(column, title) for column in columns for title in titles]
         for axis in grid.flat[len(panels) :]:
@@ -76,9 +77,9 @@ def paper_setting(experiment: Mapping) -> str:
 
 def _reproduced(axis, measured, cells) -> None:
     y = {row: i for i, row in enumerate(cells["row"])}
-    axis.errorbar(
-        cells["mean"], range(len(cells)), xerr=cells["std"], fmt="o", color=OURS, ms=6, capsize=3, lw=1.3, zorder=3
-    )
+    bars = [cells["mean"] - cells["low"], cells["high"] - cells["mean"]]
+    bars = [bar.clip(lower=0) for bar in bars]  # a mean may lie outside the middle of its draws
+    axis.errorbar(cells["mean"], range(len(cells)), xerr=bars, fmt="o", color=OURS, ms=6, capsize=3, lw=1.3, zorder=3)
     axis.scatter(measured["value"], measured["row"].map(y) + 0.27, color=OURS, s=9, alpha=0.55, linewidth=0, zorder=3)
     first = cells.dropna(subset="mean").iloc[0]
     axis.set_xlabel(f"%  ({int(first['images'])} images, chance {first['chance']:.1f})", color=OURS)

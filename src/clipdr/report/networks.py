@@ -21,6 +21,7 @@ from clipdr.words import NETWORK_COLUMNS, networks, slug
 
 CONDITIONS = ("device", "threads", "batch_size", "versions")
 ALIKE = "alike in the paper"
+NO_DIRECTION = "Where the paper finds two rows alike, no direction is judged."
 QUARTILES = ("median_ms", "q1_ms", "q3_ms")
 COLUMNS = ("row", "network", "column", "value", "q1", "q3", "torch", "torch q1", "torch q3")
 

@@ -1,53 +1,48 @@
 """Build a table: the evaluation records of its runs, reproduced beside published, as .csv, .md and .tex.
 
 Decided here:
-* A cell is 100 x the mean of the main metrics of the column's tasks, per seed; then mean and sample standard deviation
-  (ddof=1; none with one seed) over seeds. Tasks weigh the same whatever their size, as in DataComp's averages.
-* Chance is that of a top-1 score, 100 / classes or 100 / images, averaged over the column's tasks. For retrieval it is
-  exact in both directions: with c_i captions on image i and M captions in all, mean_i(c_i / M) = 1 / images.
-* A comparison is paired: the difference is taken within each seed. It holds when the mean difference is above zero; the
-  number of seeds in favour stands beside it.
+* A cell is the mean over seeds (`clipdr.report.scores`) with its interval of 95 %; the .csv has the sample standard
+  deviation over seeds too (ddof=1; none with one seed).
+* A comparison is paired, by seed and by test image, and judged by its interval (`clipdr.report.verdicts`).
 * The dictionaries are taken as valid (clipdr.config.check); only what runs have written is checked here.
 * Network columns are read by clipdr.report.networks. A column has our values and beside them the paper's; if
   all rows lack one of the two, it is left out.
 * The same bytes come out for the same records: fixed decimals, "\\n" line ends, no date.
 """
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from clipdr.errors import UserError
+from clipdr.evaluate.intervals import percentiles
 from clipdr.files import atomic_file
 from clipdr.report import networks
 from clipdr.report.efficiency import efficiency_lines
-from clipdr.text import MISSING, markdown_table, number, plus_minus, tex
-from clipdr.words import NETWORK_COLUMNS, columns_of, evaluation_columns, has_scores, words_of
+from clipdr.report.scores import Scores, over_seeds, read
+from clipdr.report.verdicts import RULE, compare, verdict_lines
+from clipdr.text import MISSING, between, markdown_table, number, tex
+from clipdr.words import NETWORK_COLUMNS, columns_of, evaluation_columns, has_scores, published_of, words_of
 
-MEASURED = {"row": str, "seed": int, "column": str, "value": float, "chance": float, "images": int, "tasks": str}
 EFFICIENCY = (
     "How many times less the first series needs for the best accuracy of the other, read off between the points of the "
     "curves (straight over the logarithm); ≥ where it starts above that accuracy, – where it never reaches it, or "
     "starts above it no sooner."
 )
-ALIKE = "Where the paper finds two rows alike, no direction is judged."
 
 
 def build(report: Mapping, results: Path, output: Path) -> None:
     """Write `output`.csv, .md and .tex of a report.
 
-    `report` is the settings.json of a table: `experiment`; `scale` with `name`, `title` and `columns`, which maps each
-    column of accuracy to the tasks that it averages; and `runs`, each with its `row`, its `seed` and the path of its
-    `records` below `results`.
+    `report` is the settings.json of a table: `experiment`; `scale` with its `name` and `title`, and what
+    `clipdr.report.scores.read` takes of it; and the `runs`.
 
-    Raises UserError as `measurements` and clipdr.report.networks.measurements.
+    Raises UserError as clipdr.report.scores.read and clipdr.report.networks.measurements.
     """
     experiment, scale, scale_name = report["experiment"], report["scale"], report["scale"]["name"]
-    measured = measurements(experiment, scale["columns"], report["runs"], results)
-    summary = summarise(experiment, measured)
-    compared = compare(experiment, measured)
+    scores = read(experiment, scale, report["runs"], results)
+    summary = summarise(experiment, scores)
+    compared = compare(experiment, scores)
     cells, conditions = networks.measurements(experiment, results)
     texts = {
         ".csv": csv(experiment, summary, cells, conditions),
@@ -63,90 +58,35 @@ def build(report: Mapping, results: Path, output: Path) -> None:
             partial.write_text(text, encoding="utf-8", newline="\n")
 
 
-def read_records(path: Path) -> dict[str, dict]:
-    """Records of one evaluation file by task key. Raises UserError for a missing file, a bad line or a repeated key."""
-    if not path.exists():
-        raise UserError(f"{path}: missing; evaluate this run first")
-    records: dict[str, dict] = {}
-    for count, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            record = json.loads(line)
-            key = record["key"]
-        except (json.JSONDecodeError, TypeError, KeyError) as error:
-            raise UserError(f"{path}: line {count} is no evaluation record; evaluate this run again") from error
-        if key in records:
-            raise UserError(f"{path}: {key} is recorded twice; evaluate this run again")
-        records[key] = record
-    return records
-
-
-def measurements(experiment: Mapping, words: Mapping, runs: Iterable[Mapping], results: Path) -> pd.DataFrame:
-    """One line per row, seed and evaluation column; `words` maps the columns to tasks.
-
-    Its fields are row, seed, column, value, chance (0 to 100), images (a count), tasks (titles).
-
-    Raises UserError naming the file and the task key for a missing file, record or metric, and for a repeated key.
-    """
-    lines = []
-    for run in runs:
-        path = Path(results) / run["records"]
-        records = read_records(path)
-        for column in evaluation_columns(experiment):
-            cell = _cell([_record(records, key, path) for key in words[column]])
-            lines.append({"row": run["row"], "seed": run["seed"], "column": column, **cell})
-    return pd.DataFrame(lines, columns=list(MEASURED)).astype(MEASURED)
-
-
-def summarise(experiment: Mapping, measured: pd.DataFrame) -> pd.DataFrame:
-    """One line per row and evaluation column: mean, std, seeds, images, chance, tasks, paper.
+def summarise(experiment: Mapping, scores: Scores) -> pd.DataFrame:
+    """One line per row and evaluation column: mean, std, low, high, seeds, images, chance, tasks, at_chance, paper.
 
     NaN where there is no std, no published value, or no run of the row.
     """
-    by = measured.groupby(["row", "column"], sort=False)
+    by = scores.measured.groupby(["row", "column"], sort=False)
     summary = by.agg(
         mean=("value", "mean"),
         std=("value", "std"),
         seeds=("seed", "count"),
-        **{name: (name, "first") for name in ("images", "chance", "tasks")},
+        **{name: (name, "first") for name in ("images", "chance", "tasks", "at_chance")},
     )
+    found = {cell: percentiles(over_seeds(scores.of(*cell, list(lines["seed"])))) for cell, lines in by if len(lines)}
+    bounds = pd.DataFrame.from_dict(found, orient="index", columns=["low", "high"]).reindex(summary.index)
     rows = [row["name"] for row in experiment["rows"]]  # as in the experiment, whatever the order of the runs
     cells = pd.MultiIndex.from_product([rows, evaluation_columns(experiment)], names=["row", "column"])
-    summary = summary.reindex(cells).reset_index()
-    published = _published(experiment)
+    summary = summary.join(bounds).reindex(cells).reset_index()
+    published = published_of(experiment)
     paper = [published[row].get(column) for row, column in cells]
     return summary.assign(paper=pd.Series(paper, dtype=float))
-
-
-def compare(experiment: Mapping, measured: pd.DataFrame) -> pd.DataFrame:
-    """One line per comparison in an evaluation column: claim, column, better, than, mean, std, seeds, favour, paper,
-    similar.
-
-    `mean` and `std` are of the per-seed differences; `favour` counts the seeds with one above zero; `paper` is the
-    published difference, NaN if not published.
-    """
-    published = _published(experiment)
-    lines = []
-    for comparison in experiment.get("comparisons") or []:
-        better, than, column = comparison["better"], comparison["than"], comparison["column"]
-        if column in NETWORK_COLUMNS:
-            continue
-        seeds = measured[measured["column"] == column].pivot(index="seed", columns="row", values="value")
-        difference = seeds[better] - seeds[than]
-        paper = [published[row].get(column) for row in (better, than)]
-        line = {"claim": comparison["claim"], "column": column, "better": better, "than": than}
-        line |= {"mean": difference.mean(), "std": difference.std(), "seeds": len(difference)}
-        line |= {"favour": int((difference > 0).sum()), "paper": None if None in paper else paper[0] - paper[1]}
-        lines.append({**line, "similar": comparison.get("similar", False)})
-    return pd.DataFrame(lines).astype({"paper": float} if lines else {})
 
 
 def csv(experiment: Mapping, summary: pd.DataFrame, cells: pd.DataFrame, conditions: Mapping) -> str:
     """The whole table, one line per row: labels, settings, seeds, network, device, then the fields of each column.
 
-    Those are mean, std, images, chance and paper of an evaluation column; value and paper of parameters; and value, q1,
-    q3, the same of torch, and paper of a latency.
+    Those are mean, std, low and high of the interval, images, chance and paper of an evaluation column; value and
+    paper of parameters; and value, q1, q3, the same of torch, and paper of a latency.
     """
-    published, trained, lines = _published(experiment), has_scores(experiment), []
+    published, trained, lines = published_of(experiment), has_scores(experiment), []
     ours = {(cell["row"], cell["column"]): cell for _, cell in pd.concat([summary, cells]).iterrows()}
     for row in experiment["rows"]:
         line = {"row": row["name"], **_labels(experiment, row), **row_settings(experiment, row)}
@@ -189,17 +129,13 @@ def markdown(
     if len(cells):
         parts += ["## Networks measured here", markdown_table(networks.network_lines(cells))]
     if len(compared):
-        parts += ["## Comparisons", markdown_table([_comparison_line(c, scale_name) for _, c in compared.iterrows()])]
-        parts.append(
-            "A difference is taken within each seed, then averaged (± standard deviation over seeds). The direction "
-            "holds when the mean is above zero." + (f" {ALIKE}" if compared["similar"].any() else "")
-        )
+        parts += ["## Comparisons", markdown_table(verdict_lines(compared, scale_name)), RULE]
     if lines := networks.comparison_lines(experiment, cells):
         parts += ["## Comparisons of networks", markdown_table(lines)]
         parts.append(
             "A difference is one of counts or medians, and in percent of the second row. Less is better: the direction "
             "holds when it is below zero."
-            + (f" {ALIKE}" if any(line["direction"] == networks.ALIKE for line in lines) else "")
+            + (f" {networks.NO_DIRECTION}" if any(line["direction"] == networks.ALIKE for line in lines) else "")
         )
     return "\n\n".join(parts) + "\n"
 
@@ -235,30 +171,7 @@ def latex(experiment: Mapping, scale_name: str, summary: pd.DataFrame, cells: pd
 
 def is_published(experiment: Mapping, column: str) -> bool:
     """Whether any row of an experiment has a published value in `column`."""
-    return any(values.get(column) is not None for values in _published(experiment).values())
-
-
-def _published(experiment: Mapping) -> dict[str, Mapping]:
-    return {row["name"]: row.get("published") or {} for row in experiment["rows"]}
-
-
-def _record(records: Mapping, key: str, path: Path) -> dict:
-    if key not in records:
-        raise UserError(f"{path}: no record of {key}; evaluate this run again with a suite that has it")
-    if records[key].get("metrics", {}).get("main_metric") is None:
-        raise UserError(f"{path}: {key} has no main_metric; evaluate this run again")
-    return records[key]
-
-
-def _cell(records: list[dict]) -> dict:
-    values = [record["metrics"]["main_metric"] for record in records]
-    chances = [1 / (record.get("num_classes") or record["num_images"]) for record in records]
-    return {
-        "value": 100 * sum(values) / len(values),
-        "chance": 100 * sum(chances) / len(chances),
-        "images": sum(record["num_images"] for record in records),
-        "tasks": ", ".join(record["dataset"] for record in records),
-    }
+    return any(values.get(column) is not None for values in published_of(experiment).values())
 
 
 def _label_names(experiment: Mapping) -> list[str]:
@@ -297,8 +210,8 @@ def _fields(column: str, cell: Mapping, trained: bool, measured: bool) -> dict:
     if not trained:
         return {}
     images = "" if pd.isna(cell["images"]) else int(cell["images"])
-    fields = {column: cell["mean"], f"{column} std": cell["std"], f"{column} images": images}
-    return fields | {f"{column} chance": cell["chance"]}
+    ours = {f"{column} {name}": cell[name] for name in ("std", "low", "high")}
+    return {column: cell["mean"], **ours, f"{column} images": images, f"{column} chance": cell["chance"]}
 
 
 def _halves(
@@ -313,11 +226,11 @@ def _halves(
         else:
             heading, of_paper = f"scale {scale_name}", "paper"
             chosen = summary[summary["column"] == column].dropna(subset="mean")
-            ours = {cell["row"]: plus_minus(cell["mean"], cell["std"]) for _, cell in chosen.iterrows()}
+            ours = {c["row"]: between(c["mean"], c["low"], c["high"]) for _, c in chosen.iterrows()}
         if ours:
             halves.append((column, heading, ours))
         if is_published(experiment, column):
-            paper = {row: number(values.get(column)) for row, values in _published(experiment).items()}
+            paper = {row: number(values.get(column)) for row, values in published_of(experiment).items()}
             halves.append((column, of_paper, paper))
     return halves
 
@@ -354,8 +267,8 @@ def _legend(experiment: Mapping, summary: pd.DataFrame) -> str:
     if has_scores(experiment):
         seeds = int(summary["seeds"].max())
         parts.append(
-            f"Reproduced values are the mean ± sample standard deviation over {seeds} seed{'' if seeds == 1 else 's'}, "
-            "times 100."
+            f"Reproduced values are means over {seeds} seed{'' if seeds == 1 else 's'}, times 100, with the middle 95 "
+            f"% of a bootstrap over test images{'' if seeds == 1 else ' and seeds'}."
         )
     whole = len(evaluation_columns(experiment)) == len(experiment["columns"]) and not summary["mean"].isna().any()
     parts.append(f"{MISSING}: not published{'' if whole else ', or not measured'}.")
@@ -381,18 +294,5 @@ def _task_lines(experiment: Mapping, summary: pd.DataFrame) -> list[dict[str, st
     for column in evaluation_columns(experiment):
         cell = cells.loc[column]
         line = {"column": column, "tasks": cell["tasks"], "test images": str(int(cell["images"]))}
-        lines.append(line | {"chance": number(cell["chance"], 2)})
+        lines.append(line | {"chance": number(cell["chance"], 2), "tasks at chance": cell["at_chance"] or MISSING})
     return lines
-
-
-def _comparison_line(comparison: Mapping, scale_name: str) -> dict[str, str]:
-    verdict = "holds" if comparison["mean"] > 0 else "does not hold"
-    verdict = f"{verdict} ({comparison['favour']} of {comparison['seeds']} seeds)"
-    return {
-        "claim": comparison["claim"],
-        "rows": f"“{comparison['better']}” − “{comparison['than']}”",
-        "column": comparison["column"],
-        f"difference (scale {scale_name})": plus_minus(comparison["mean"], comparison["std"], "+"),
-        "difference (paper)": number(comparison["paper"], sign="+"),
-        "direction": networks.ALIKE if comparison["similar"] else verdict,
-    }

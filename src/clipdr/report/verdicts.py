@@ -1,0 +1,65 @@
+"""Whether claims of a paper hold here: differences of two rows, with the interval that decides.
+
+A difference is taken within each seed and for the same draws of the test images, and the mean over seeds is drawn anew
+with them (`clipdr.report.scores`).
+"""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from clipdr.evaluate.intervals import percentiles
+from clipdr.report.networks import ALIKE
+from clipdr.report.scores import Scores, over_seeds
+from clipdr.text import between, number
+from clipdr.words import NETWORK_COLUMNS, published_of
+
+REPRODUCED, CONTRADICTED, UNDECIDED = "reproduced", "contradicted", "undecided"
+RULE = (
+    "A difference is taken within each seed and on the same test images, then averaged; in brackets the middle 95 % of "
+    "a bootstrap over test images and seeds. A claim is reproduced when the whole interval is above zero, contradicted "
+    "when it is below, and else undecided. Where the paper finds two rows alike, nothing is judged."
+)
+
+
+def verdict(low: float, high: float) -> str:
+    """What an interval says of the claim that the difference is above zero."""
+    return REPRODUCED if low > 0 else CONTRADICTED if high < 0 else UNDECIDED
+
+
+def compare(experiment: Mapping, scores: Scores) -> pd.DataFrame:
+    """One line per comparison in an evaluation column.
+
+    Its fields are claim, column, better, than, mean, low, high, seeds, paper and verdict.
+    `mean` is that of the per-seed differences; `paper` is the published difference, NaN if not published.
+    """
+    published, lines = published_of(experiment), []
+    for comparison in experiment.get("comparisons") or []:
+        better, than, column = comparison["better"], comparison["than"], comparison["column"]
+        if column in NETWORK_COLUMNS:
+            continue
+        measured = scores.measured[scores.measured["column"] == column]
+        values = measured.pivot(index="seed", columns="row", values="value")[[better, than]].dropna()
+        seeds = list(values.index)
+        low, high = percentiles(over_seeds(scores.of(better, column, seeds) - scores.of(than, column, seeds)))
+        paper = [published[row].get(column) for row in (better, than)]
+        line = {"claim": comparison["claim"], "column": column, "better": better, "than": than}
+        line |= {"mean": (values[better] - values[than]).mean(), "low": low, "high": high, "seeds": len(seeds)}
+        line |= {"paper": None if None in paper else paper[0] - paper[1]}
+        lines.append({**line, "verdict": ALIKE if comparison.get("similar") else verdict(low, high)})
+    return pd.DataFrame(lines).astype({"paper": float} if lines else {})
+
+
+def verdict_lines(compared: pd.DataFrame, scale_name: str) -> list[dict[str, str]]:
+    """The comparisons for a reader."""
+    return [
+        {
+            "claim": line["claim"],
+            "rows": f"“{line['better']}” − “{line['than']}”",
+            "column": line["column"],
+            f"difference (scale {scale_name})": between(line["mean"], line["low"], line["high"], "+"),
+            "difference (paper)": number(line["paper"], sign="+"),
+            "verdict": line["verdict"],
+        }
+        for _, line in compared.iterrows()
+    ]
