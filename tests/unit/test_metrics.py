@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, top_k_accuracy_score
 
+from clipdr.config import kinds, metrics_of
 from clipdr.errors import UserError
-from clipdr.evaluate.kinds import choice, classification, grouped, multilabel, retrieval, winogavil
+from clipdr.evaluate.kinds import KINDS, choice, classification, grouped, multilabel, retrieval, winogavil
 from clipdr.evaluate.kinds.classification import classifier_weights, ranks
+from clipdr.schema import REPOSITORY
 
 
 def classification_metrics(logits, labels):
@@ -223,6 +225,19 @@ OUTCOMES = {
     retrieval: retrieval.outcomes(*_embeddings(5)),
     choice: _choices(),
 }
+
+
+def test_kinds_and_their_metrics_are_those_of_the_schemas():
+    others = {
+        multilabel: multilabel.outcomes(np.eye(3), np.eye(3)),
+        winogavil: {
+            key: np.array([value]) for key, value in {"jaccard": 0.5, "candidates": 10, "associations": 3}.items()
+        },
+    }
+    assert {kind.__name__.rpartition(".")[2] for kind in KINDS} == kinds(REPOSITORY, "tasks").keys()
+    for kind, outcomes in (OUTCOMES | others).items():
+        defined = kind.metrics(outcomes, np.ones(kind.units(outcomes))).keys()
+        assert defined == set(metrics_of(REPOSITORY, kind.__name__.rpartition(".")[2]))
 
 
 @pytest.mark.parametrize("kind", OUTCOMES, ids=lambda kind: kind.__name__.rpartition(".")[2])
