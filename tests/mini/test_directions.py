@@ -60,6 +60,6 @@ def test_no_text_of_a_task_is_cut():
     texts = [line for path in tasks.rglob("classnames.txt") for line in path.open()]
     for shard in tasks.rglob("*.tar"):
         texts += [line for s in read_shard(shard) if "txt" in s for line in s["txt"].decode().splitlines()]
-    lengths = [len(tokenizer.tokenizer(text.strip()).input_ids) for text in texts]
+    lengths = [len(tokenizer.tokenize.tokenizer(text.strip()).input_ids) for text in texts]
     assert len(lengths) > 300
     assert max(lengths) <= tokenizer.context_length
