@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipdr.evaluate.intervals import save_draws
+from clipdr.evaluate.outcomes import DRAWS, save
 
 SPREAD = np.linspace(-0.05, 0.05, 1001)  # of the draws around each value
 
@@ -27,5 +27,5 @@ def write_scores(folder: Path, records: list[dict | str], spread: np.ndarray = S
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "records.jsonl"
     path.write_text("".join((json.dumps(r) if isinstance(r, dict) else r) + "\n" for r in records))
-    save_draws({r["key"]: r["metrics"]["main_metric"] + spread for r in records if isinstance(r, dict)}, folder)
+    save({r["key"]: r["metrics"]["main_metric"] + spread for r in records if isinstance(r, dict)}, folder / DRAWS)
     return path

@@ -200,17 +200,17 @@ def with_cases(folder, *of_image):
     (folder / "dataset_type.txt").write_text("choice")
 
 
-@pytest.mark.parametrize("ties, macro, accuracy", [("wrong", 0.25, 3 / 7), ("right", 0.5, 4 / 7)])
+@pytest.mark.parametrize(
+    "ties, macro, accuracy", [("wrong", (0.5 + 0 + 1) / 3, 4 / 7), ("right", (0.5 + 1 + 1) / 3, 5 / 7)]
+)
 def test_choices_are_scored_by_group(tmp_path, ties, macro, accuracy):
     """Group a is right once and wrong once; b is a tie; c is left out, d too rare; two cases are in no group."""
     first = [cases(10, 40, group="a"), cases(40, 10, group="a"), cases(20, 20, group="b"), cases(9, 80, group="c")]
     with_cases(tmp_path / "t", first, [cases(100, 0, group="d"), cases(0, 91, 92), cases(85, 0, 1)])
     entry = {"key": "t", "kind": "choice", "ties": ties, "leave_out": ["c"], "min_cases": 1}
     outcomes = choice.score(choice.open_task(tmp_path / "t", entry), Words())
-    expected = {"wrong": (0.5 + 0 + 1) / 3, "right": (0.5 + 1 + 1) / 3}[ties]
     found = choice.metrics(outcomes, np.ones(2))
-    assert found["macro_accuracy"] == pytest.approx(expected)
-    assert found["accuracy"] == pytest.approx({"wrong": 4 / 7, "right": 5 / 7}[ties])
+    assert (found["macro_accuracy"], found["accuracy"]) == (pytest.approx(macro), pytest.approx(accuracy))
     rare = choice.score(choice.open_task(tmp_path / "t", entry | {"min_cases": 2}), Words())
     assert choice.metrics(rare, np.ones(2))["macro_accuracy"] == 0.5  # of group a alone
     assert choice.facts(outcomes) == {"num_images": 2, "num_cases": 7, "num_groups": 3}

@@ -5,8 +5,9 @@ import pytest
 from scipy.stats import norm
 
 from clipdr.errors import UserError
-from clipdr.evaluate.intervals import drawn, interval, load_draws, percentiles, save_draws, weights
+from clipdr.evaluate.intervals import drawn, interval, percentiles, weights
 from clipdr.evaluate.kinds import classification
+from clipdr.evaluate.outcomes import load, save
 
 
 def outcomes(hits: int, images: int) -> dict:
@@ -40,12 +41,12 @@ def test_draws_are_those_of_the_task_whatever_the_model():
 
 def test_draws_come_back_from_their_file(tmp_path):
     draws = {"a/x": np.arange(3.0), "b": np.array([np.nan, 1.0])}
-    save_draws(draws, tmp_path)
-    found = load_draws(tmp_path)
+    save(draws, tmp_path / "draws.npz")
+    found = load(tmp_path / "draws.npz")
     assert found.keys() == draws.keys() and all(np.array_equal(found[k], draws[k], equal_nan=True) for k in draws)
     (tmp_path / "draws.npz").write_bytes(b"cut")
     with pytest.raises(UserError, match="draws.npz cannot be read .* evaluate this run again"):
-        load_draws(tmp_path)
+        load(tmp_path / "draws.npz")
 
 
 def test_draws_that_leave_a_metric_undefined_do_not_count():

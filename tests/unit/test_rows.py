@@ -24,7 +24,8 @@ def test_rows_hold_what_the_published_form_holds(reinforced, rows_dir):
             assert "pth.gz" not in members and published["json"] == members["json"]
 
 
-def test_a_killed_conversion_goes_on(reinforced, rows_dir, tmp_path, monkeypatch):
+def stopped_after_one(monkeypatch, store, output) -> list[str]:
+    """A conversion that ends at its second shard; the files that it wrote."""
     write, written = rows.write_shard, []
 
     def once(path, samples):
@@ -35,7 +36,13 @@ def test_a_killed_conversion_goes_on(reinforced, rows_dir, tmp_path, monkeypatch
 
     monkeypatch.setattr(rows, "write_shard", once)
     with pytest.raises(KeyboardInterrupt):
-        rows.convert(reinforced, tmp_path / "rows")
+        rows.convert(store, output)
+    return written
+
+
+def test_a_killed_conversion_goes_on(reinforced, rows_dir, tmp_path, monkeypatch):
+    write = rows.write_shard
+    written = stopped_after_one(monkeypatch, reinforced, tmp_path / "rows")
     assert not (tmp_path / "rows").exists()
     monkeypatch.setattr(rows, "write_shard", lambda path, samples: (written.append(path.name), write(path, samples)))
     rows.convert(reinforced, tmp_path / "rows")
@@ -45,17 +52,8 @@ def test_a_killed_conversion_goes_on(reinforced, rows_dir, tmp_path, monkeypatch
 
 
 def test_rows_of_a_store_that_changed_meanwhile_are_made_anew(reinforced, tmp_path, monkeypatch):
-    store, write, written = shutil.copytree(reinforced, tmp_path / "store"), rows.write_shard, []
-
-    def once(path, samples):
-        if written:
-            raise KeyboardInterrupt
-        written.append(path.name)
-        write(path, samples)
-
-    monkeypatch.setattr(rows, "write_shard", once)
-    with pytest.raises(KeyboardInterrupt):
-        rows.convert(store, tmp_path / "rows")
+    store, write = shutil.copytree(reinforced, tmp_path / "store"), rows.write_shard
+    stopped_after_one(monkeypatch, store, tmp_path / "rows")
     samples = [{**sample, "txt": b"another caption"} for sample in read_shard(store / "00000.tar")]
     write_shard(store / "00000.tar", samples)
     monkeypatch.setattr(rows, "write_shard", write)

@@ -7,19 +7,16 @@ bootstrap no width: then it is Wilson's interval of a share, for as many images.
 Shapes: N images (or other units), R draws.
 """
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from types import ModuleType
 
 import numpy as np
 
-from clipdr.errors import UserError
-from clipdr.files import atomic_file, sha256
+from clipdr.files import sha256
 
 DRAWS = 1000
 SEED = 0
 LEVEL = 0.95
-FILE = "draws.npz"  # beside the records: task -> its main metric for each draw
 
 
 def weights(units: int, key: str, draws: int = DRAWS) -> Iterator[np.ndarray]:
@@ -29,9 +26,9 @@ def weights(units: int, key: str, draws: int = DRAWS) -> Iterator[np.ndarray]:
         yield np.bincount(random.integers(units, size=units), minlength=units).astype(np.float64)
 
 
-def drawn(kind: ModuleType, outcomes: dict, metric: str, key: str, draws: int = DRAWS) -> np.ndarray:
+def drawn(kind: ModuleType, outcomes: dict, metric: str, key: str) -> np.ndarray:
     """The metric for each draw of the images, float64 [R]; NaN where a draw leaves it undefined."""
-    values = (kind.metrics(outcomes, weights_N)[metric] for weights_N in weights(kind.units(outcomes), key, draws))
+    values = (kind.metrics(outcomes, weights_N)[metric] for weights_N in weights(kind.units(outcomes), key))
     return np.array([np.nan if value is None else value for value in values], float)
 
 
@@ -50,18 +47,3 @@ def percentiles(values_R: np.ndarray) -> tuple[float, float]:
     """The middle 95 % of draws."""
     low, high = np.nanquantile(values_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
-
-
-def save_draws(draws: Mapping[str, np.ndarray], folder: Path) -> None:
-    """Write the draws of all tasks, float64 [R] each."""
-    with atomic_file(folder / FILE) as partial, open(partial, "wb") as stream:
-        np.savez_compressed(stream, **draws)
-
-
-def load_draws(folder: Path) -> dict[str, np.ndarray]:
-    """Task -> draws [R]. Raises UserError if the file is missing or damaged."""
-    try:
-        with np.load(folder / FILE, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise UserError(f"{folder / FILE} cannot be read ({error!r:.80}); evaluate this run again") from None

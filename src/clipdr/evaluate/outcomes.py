@@ -1,4 +1,4 @@
-"""A task's outcomes on disk: the arrays that its kind keeps of each image, and from which its metrics follow."""
+"""Arrays beside the records: a task's outcomes, from which its metrics follow, and the draws of all main metrics."""
 
 from pathlib import Path
 
@@ -7,16 +7,18 @@ import numpy as np
 from clipdr.errors import UserError
 from clipdr.files import atomic_file
 
+DRAWS = "draws.npz"  # task -> its main metric for images drawn anew, see `clipdr.evaluate.intervals`
+
 
 def outcomes_file(key: str) -> str:
     """The file of a task, beside the records."""
     return f"{key.replace('/', '-')}.npz"
 
 
-def save(outcomes: dict[str, np.ndarray], path: Path) -> None:
+def save(arrays: dict[str, np.ndarray], path: Path) -> None:
     """Write them, whole or not at all."""
     with atomic_file(path) as partial, open(partial, "wb") as stream:
-        np.savez_compressed(stream, **outcomes)
+        np.savez_compressed(stream, **arrays)
 
 
 def load(path: Path) -> dict[str, np.ndarray]:

@@ -18,9 +18,9 @@ import numpy as np
 
 from clipdr.errors import UserError
 from clipdr.evaluate.encoder import Encoder
-from clipdr.evaluate.intervals import drawn, interval, save_draws
+from clipdr.evaluate.intervals import drawn, interval
 from clipdr.evaluate.kinds import kind_of
-from clipdr.evaluate.outcomes import load, outcomes_file, save
+from clipdr.evaluate.outcomes import DRAWS, load, outcomes_file, save
 from clipdr.evaluate.records import RECORDS
 from clipdr.evaluate.tasks import task_folder
 from clipdr.files import atomic_file, resumable_dir, sha256, sha256_file, stamps
@@ -73,7 +73,7 @@ def evaluate_suite(
             outcomes = load(folder / outcomes_file(entry["key"]))
             draws[entry["key"]] = drawn(kind_of(entry["kind"]), outcomes, entry["main_metric"], entry["key"])
             records.append(record(entry, outcomes, draws[entry["key"]]))
-        save_draws(draws, folder)
+        save(draws, folder / DRAWS)
         with atomic_file(folder / RECORDS) as path, path.open("w", encoding="utf-8", newline="\n") as lines:
             for one in records:
                 lines.write(json.dumps(one, sort_keys=True, allow_nan=False) + "\n")

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from clipdr.evaluate.intervals import SEED, drawn, load_draws, percentiles
+from clipdr.evaluate.intervals import SEED, drawn, percentiles
 from clipdr.evaluate.kinds import kind_of
-from clipdr.evaluate.outcomes import load, outcomes_file
+from clipdr.evaluate.outcomes import DRAWS, load, outcomes_file
 from clipdr.evaluate.records import RECORDS, metric_of, read_records
 from clipdr.words import MAIN, evaluation_columns, task_and_metric
 
@@ -98,12 +98,13 @@ def _scores(run: Mapping, words: Sequence[str], results: Path) -> Iterable[tuple
     folders = [results / folder for folder in run["scores"]]
     place = {key: (folder, record) for folder in folders for key, record in read_records(folder / RECORDS).items()}
     records = {key: record for key, (_, record) in place.items()}
+    main_R = {key: draws_R for folder in folders for key, draws_R in load(folder / DRAWS).items()}
     for word in words:
         key, metric = task_and_metric(word)
         value = metric_of(records, key, metric, folders[0] / RECORDS)
         folder, record = place[key]
         if metric == MAIN:
-            draws_R, metric = load_draws(folder)[key], record["main_metric"]
+            draws_R, metric = main_R[key], record["main_metric"]
         else:
             draws_R = drawn(kind_of(record["kind"]), load(folder / outcomes_file(key)), metric, key)
         chance = metric_of({key: {"metrics": record["chance"]}}, key, metric, folder / RECORDS)

@@ -81,13 +81,8 @@ def metrics(outcomes: Outcomes, weights_N: np.ndarray) -> dict[str, float | None
 
 def chance(outcomes: Outcomes) -> dict[str, float]:
     """One of the options."""
-    grouped_K = outcomes["group"] >= 0
-    found = {"accuracy": float((1 / outcomes["options"]).mean())}
-    if not grouped_K.any():
-        return found
-    cases_G = np.bincount(outcomes["group"][grouped_K])
-    hits_G = np.bincount(outcomes["group"][grouped_K], 1 / outcomes["options"][grouped_K])
-    return found | {"macro_accuracy": float((hits_G[cases_G > 0] / cases_G[cases_G > 0]).mean())}
+    guessed = metrics({**outcomes, "correct": 1 / outcomes["options"]}, np.ones(units(outcomes)))
+    return {name: value for name, value in guessed.items() if value is not None}
 
 
 def facts(outcomes: Outcomes) -> dict[str, int]:
