@@ -436,10 +436,10 @@ def _check_emoji(scale: Mapping, source: str) -> None:
     """Vendors enough to hold some out, none trained on and unseen at once, and no subset larger than the pool."""
     pool = scale["pool"]
     vendors = len({pool["finishes"].get(vendor, vendor) for vendor in pool["vendors"]})
-    held_out = pool["held_out_vendors"]
+    held_out = sum(pool["held_out"].values())
     if not held_out < pool["min_vendors"] <= vendors:
         raise UserError(
-            f"{source}: pool.min_vendors is {pool['min_vendors']}; it must be more than held_out_vendors ({held_out}) "
+            f"{source}: pool.min_vendors is {pool['min_vendors']}; it must be more than those held out ({held_out}) "
             f"and at most the number of vendors ({vendors})"
         )
     for style, icons in pool["styles"].items():

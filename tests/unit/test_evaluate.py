@@ -15,7 +15,7 @@ from clipdr.evaluate.encoder import Encoder
 from clipdr.evaluate.kinds import choice, winogavil
 from clipdr.evaluate.suite import evaluate_suite, part_of
 from clipdr.models.load import load_model
-from clipdr.pool.layout import write_classification, write_retrieval
+from clipdr.pool.layout import write_classification, write_task
 
 CLASSES = ["red apple", "owl", "old tram", "violin", "rose", "crab"]
 VAL = {"key": "t/val", "title": "Val", "kind": "classification", "main_metric": "acc1"}
@@ -34,9 +34,8 @@ def tasks(tmp_path):
     folder = tmp_path / "tasks"
     samples = [{"webp": picture(n), "cls": str(n % 6).encode()} for n in range(20)]
     write_classification(folder / "wds_t-val", samples, CLASSES, ["a {c}", "{c}"])
-    write_retrieval(
-        folder / "wds_t-pairs", [{"webp": picture(n), "txt": f"owl {n}\npink rose {n}".encode()} for n in range(9)]
-    )
+    pairs = [{"webp": picture(n), "txt": f"owl {n}\npink rose {n}".encode()} for n in range(9)]
+    write_task(folder / "wds_t-pairs", pairs, "retrieval")
     return folder
 
 

@@ -1,9 +1,10 @@
-"""A pool of kind `emoji`: draw its images and the held-out tasks.
+"""A pool of kind `emoji`: draw its images, hold some of them out, and have tasks made of those.
 
-Two vendors of each concept are held out and never trained on: their drawings are the miniature's ImageNet-val. Sets
-that finish one design differently (flat, three-dimensional) are held out together, and one of them is scored. Whole
-styles (another vendor, black and white, monochrome) are the distribution shifts. That nothing held out is trained on is
-checked by the bytes of the drawings, not by their names: two vendors may ship the same picture.
+Of each concept some vendors are held out and never trained on. One part of them is `val`, the miniature's ImageNet-val;
+the other is `dev`, on which recipes are tuned, so that nothing was chosen by what `val` shows. Sets that finish one
+design differently (flat, three-dimensional) are held out together, and one of them is scored. Whole styles (another
+vendor, black and white, monochrome) are the distribution shifts. That nothing held out is trained on is checked by the
+bytes of the drawings, not by their names: two vendors may ship the same picture.
 """
 
 import io
@@ -14,11 +15,11 @@ import numpy as np
 from clipdr.errors import UserError
 from clipdr.files import atomic_dir, sha256
 from clipdr.pool.icons import Concept, IconSet, choose, load_concepts, load_set
-from clipdr.pool.layout import write_classification, write_pool, write_retrieval
-from clipdr.pool.words import caption, descriptions, texts
+from clipdr.pool.emoji_tasks import write_tasks
+from clipdr.pool.held import Held
+from clipdr.pool.layout import write_pool
+from clipdr.pool.words import caption, texts
 from clipdr.progress import log, progress
-
-TEMPLATES = ["{c}"]  # captions of this pool are names, not sentences
 
 
 def build(sources: Path, pool: dict, pool_dir: Path, tasks_dir: Path) -> None:
@@ -54,8 +55,9 @@ def build(sources: Path, pool: dict, pool_dir: Path, tasks_dir: Path) -> None:
     _check_apart(records, unseen)
 
     records.sort(key=lambda record: record["uid"])  # uids are hashes: shards are mixtures, not runs of one concept
+    splits = _splits(concepts, designs, images, pool)
     with atomic_dir(tasks_dir) as partial:
-        _write_tasks(partial, concepts, designs, images, pool)
+        write_tasks(partial, concepts, splits, pool)
     with atomic_dir(pool_dir) as partial:
         samples = ((record, {"webp": images[record["concept"], record["vendor"]]}) for record in records)
         write_pool(partial, samples, pool["shard_size"])
@@ -65,14 +67,27 @@ def build(sources: Path, pool: dict, pool_dir: Path, tasks_dir: Path) -> None:
 def _held_out(concept: Concept, pool: dict) -> list[list[str]]:
     """The designs of this concept that are never trained on, each as the list of vendors that draw it.
 
-    `held_out_vendors` designs are chosen by a hash of concept, design and seed.
+    As many as the splits of `held_out` ask for, chosen by a hash of concept, design and seed.
     """
     designs: dict[str, list[str]] = {}
     for vendor in pool["vendors"]:
         if vendor in concept.icons:
             designs.setdefault(pool["finishes"].get(vendor, vendor), []).append(vendor)
     ranked = sorted(designs, key=lambda name: sha256(f"{pool['seed']}:{concept.hexcode}:{name}".encode()))
-    return [designs[name] for name in ranked[: pool["held_out_vendors"]]]
+    return [designs[name] for name in ranked[: sum(pool["held_out"].values())]]
+
+
+def _splits(concepts: list[Concept], designs: dict, images: dict, pool: dict) -> dict[str, list[Held]]:
+    """Split, or style -> its drawings, in the order of concepts. Of a design that is finished twice one is taken."""
+    splits, taken = {}, 0
+    for split, number in pool["held_out"].items():
+        splits[split] = [(c, vendors[0]) for c in concepts for vendors in designs[c.hexcode][taken : taken + number]]
+        taken += number
+    splits |= {style: [(c, name) for c in concepts if name in c.icons] for style, name in pool["styles"].items()}
+    return {
+        split: [Held(concept, name, images[concept.hexcode, name]) for concept, name in drawings]
+        for split, drawings in splits.items()
+    }
 
 
 def _draw(concepts: list[Concept], sets: dict[str, IconSet], size: int) -> dict[tuple[str, str], bytes]:
@@ -127,22 +142,3 @@ def _check_apart(records: list[dict], unseen: dict[tuple[str, str], bytes]) -> N
                 f"{name} holds out the drawing of {hexcode} that {twin['vendor']} trains on for {twin['label']!r}; "
                 "change pool.seed, or drop one of the two sets from the scale"
             )
-
-
-def _write_tasks(folder: Path, concepts: list[Concept], designs: dict, images: dict, pool: dict) -> None:
-    labels = [concept.label for concept in concepts]
-    kinds = sorted({concept.coarse for concept in concepts})
-    held = [(c, vendors[0]) for c in concepts for vendors in designs[c.hexcode]]  # one finish of each design
-    drawings = {
-        "val": held,
-        **{s: [(c, name) for c in concepts if name in c.icons] for s, name in pool["styles"].items()},
-    }
-    for task, pairs in drawings.items():
-        samples = [{"webp": images[c.hexcode, name], "cls": str(concepts.index(c)).encode()} for c, name in pairs]
-        write_classification(folder / f"wds_emoji-{task}", samples, labels, TEMPLATES)
-    coarse = [{"webp": images[c.hexcode, v], "cls": str(kinds.index(c.coarse)).encode()} for c, v in held]
-    write_classification(folder / "wds_emoji-coarse", coarse, kinds, TEMPLATES)
-    # One drawing a concept: a text that fits two images would count as wrong for one of them.
-    pairs = [(c, designs[c.hexcode][0][0]) for c in concepts]
-    retrieval = [{"webp": images[c.hexcode, v], "txt": "\n".join(descriptions(c)).encode()} for c, v in pairs]
-    write_retrieval(folder / "wds_emoji-retrieval", retrieval)

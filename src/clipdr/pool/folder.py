@@ -18,7 +18,7 @@ import pandas as pd
 from clipdr.data.shards import read_shard
 from clipdr.errors import UserError, listed
 from clipdr.files import atomic_dir, reason, sha256
-from clipdr.pool.layout import write_classification, write_pool, write_retrieval
+from clipdr.pool.layout import write_classification, write_pool, write_task
 from clipdr.progress import log, progress
 
 COLUMNS = {"image": "image", "caption": "caption", "label": "label"}
@@ -205,9 +205,8 @@ def _decodes(image: bytes) -> bool:
 
 
 def _write_tasks(folder: Path, samples: list[tuple[dict, dict]], records: Mapping[str, dict], pool: Mapping) -> None:
-    write_retrieval(
-        folder / "wds_own-retrieval", ({**image, "txt": "\n".join(r["texts"]).encode()} for r, image in samples)
-    )
+    captioned = ({**image, "txt": "\n".join(r["texts"]).encode()} for r, image in samples)
+    write_task(folder / "wds_own-retrieval", captioned, "retrieval")
     classes = sorted({record["label"] for record in records.values()} - {None})
     if classes:
         labelled = ({**image, "cls": str(classes.index(r["label"])).encode()} for r, image in samples)

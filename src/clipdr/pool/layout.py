@@ -43,24 +43,29 @@ def _sample(record: dict, image: dict[str, bytes]) -> dict:
     }
 
 
-def write_classification(folder: Path, samples: Iterable[dict], classes: list[str], templates: list[str]) -> None:
-    """A task of images `{extension: bytes}` with `cls`, the number of the class as text."""
+def write_classification(
+    folder: Path, samples: Iterable[dict], classes: list[str], templates: list[str], layout: str = "classification"
+) -> None:
+    """A task of images `{extension: bytes}` with `cls`, the number of the class as text, or what the layout has."""
+    files = {
+        "classnames.txt": "".join(f"{name}\n" for name in classes),
+        "zeroshot_classification_templates.txt": "".join(f"{line}\n" for line in templates),
+    }
+    write_task(folder, samples, layout, files)
+
+
+def write_task(folder: Path, samples: Iterable[dict], layout: str, files: dict[str, str] | None = None) -> None:
+    """A task of samples `{extension: bytes}`, which are numbered where they have no `__key__`.
+
+    Args:
+        layout: what clip_benchmark calls the type of the dataset.
+        files: name -> text of what lies beside the images.
+    """
     (folder / "test").mkdir(parents=True)
-    (folder / "classnames.txt").write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
-    (folder / "zeroshot_classification_templates.txt").write_text(
-        "".join(f"{line}\n" for line in templates), encoding="utf-8"
-    )
-    _write_test(folder, samples)
-
-
-def write_retrieval(folder: Path, samples: Iterable[dict]) -> None:
-    """A task of images `{extension: bytes}` with `txt`, one caption per line."""
-    (folder / "test").mkdir(parents=True)
-    (folder / "dataset_type.txt").write_text("retrieval\n")
-    _write_test(folder, samples)
-
-
-def _write_test(folder: Path, samples: Iterable[dict]) -> None:
+    if layout != "classification":
+        (folder / "dataset_type.txt").write_text(f"{layout}\n")
+    for name, text in (files or {}).items():
+        (folder / name).write_text(text, encoding="utf-8")
     written = 0
 
     def counted() -> Iterator[dict]:

@@ -1,0 +1,126 @@
+"""The tasks of an emoji pool: fourteen of six kinds, from drawings that nobody trains on.
+
+| task | kind | stands for |
+|---|---|---|
+| val, dev | classification, the name of the concept | ImageNet |
+| the styles | classification | ImageNet's shifts |
+| coarse, animals | classification, the coarse class, and names within one of them | sets of few and of similar classes |
+| digits | classification, scikit-learn's handwritten digits | MNIST |
+| vendors | grouped, by who drew it | FMoW, GeoDE |
+| kinds | multilabel, of two things in a picture | VOC |
+| retrieval | retrieval | Flickr30k |
+| colours, relations, order | choice | ARO |
+| associations | winogavil, which drawings go with a tag | WinoGAViL |
+
+All but `dev` and the styles show drawings of `val`.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from clipdr.evaluate.order import negatives, written
+from clipdr.pool import scenes
+from clipdr.pool.held import Held
+from clipdr.pool.icons import Concept
+from clipdr.pool.layout import write_classification, write_task
+from clipdr.pool.words import descriptions
+
+TEMPLATES = ["{c}"]  # captions of this pool are names, not sentences
+TAGS = 4  # of a caption whose order is changed
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+CANDIDATES, SHARE, DRAWS = 10, 4, 3  # of an association: images, the most that are right, instances of a cue
+
+
+def write_tasks(folder: Path, concepts: list[Concept], splits: dict[str, list[Held]], pool: dict) -> None:
+    """Write all `wds_emoji-*` folders.
+
+    Args:
+        concepts: of the pool; their labels are the classes.
+        splits: `val`, `dev` and each style -> its drawings.
+        pool: the scale's `pool` section.
+    """
+    seed, size, val = pool["seed"], pool["image_size"], splits["val"]
+    coarse = sorted({concept.coarse for concept in concepts})
+    labels = [concept.label for concept in concepts]
+    for split, drawings in splits.items():
+        _classes(folder / f"wds_emoji-{split}", drawings, labels, lambda held: held.concept.label)
+    _classes(folder / "wds_emoji-coarse", val, coarse, lambda held: held.concept.coarse)
+    fine = [held for held in val if held.concept.coarse == pool["fine_grained"]]
+    names = [concept.label for concept in concepts if concept.coarse == pool["fine_grained"]]
+    _classes(folder / "wds_emoji-fine-grained", fine, names, lambda held: held.concept.label)
+    write_classification(folder / "wds_emoji-vendors", _with_vendor(val, labels, pool), labels, TEMPLATES)
+    write_classification(folder / "wds_emoji-digits", _digits(), DIGITS, TEMPLATES)
+    rngs = np.random.default_rng(seed).spawn(4)
+    kinds = scenes.kinds(val, coarse, size, rngs[0])
+    write_classification(folder / "wds_emoji-kinds", kinds, coarse, TEMPLATES, "multilabel")
+    write_task(folder / "wds_emoji-colours", scenes.bindings(val, size, rngs[1]), "choice")
+    write_task(folder / "wds_emoji-relations", scenes.relations(val, size, rngs[2]), "choice")
+    # One drawing a concept: a text that fits two images would count as wrong for one of them.
+    ones = [next(held for held in val if held.concept == concept) for concept in concepts]
+    write_task(folder / "wds_emoji-retrieval", map(_described, ones), "retrieval")
+    write_task(folder / "wds_emoji-order", _ordered(ones, seed), "choice")
+    associations = json.dumps(list(_associations(ones, rngs[3])), indent=1)
+    files = {"instances.json": associations}
+    write_task(folder / "wds_emoji-associations", (_keyed(held) for held in ones), "winogavil", files)
+
+
+def _classes(folder: Path, drawings: list[Held], classes: list[str], named) -> None:
+    samples = ({"webp": held.image, "cls": str(classes.index(named(held))).encode()} for held in drawings)
+    write_classification(folder, samples, classes, TEMPLATES)
+
+
+def _with_vendor(drawings: list[Held], labels: list[str], pool: dict) -> Iterator[dict]:
+    for held in drawings:
+        group = scenes.as_npy(np.array([pool["vendors"].index(held.vendor)]))
+        yield {"webp": held.image, "cls": str(labels.index(held.concept.label)).encode(), "npy": group}
+
+
+def _digits() -> Iterator[dict]:
+    """8 × 8 px, light on dark as MNIST."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    for pixels, label in zip(found.images, found.target, strict=True):
+        picture = Image.fromarray((pixels * 255 / 16).astype(np.uint8)).convert("RGB")
+        yield scenes.as_webp(picture) | {"cls": str(label).encode()}
+
+
+def _described(held: Held) -> dict:
+    return {"webp": held.image, "txt": "\n".join(descriptions(held.concept)).encode()}
+
+
+def _ordered(drawings: list[Held], seed: int) -> Iterator[dict]:
+    """A label and its first tags, and the same words in other orders."""
+    captions = [" ".join([held.concept.label, *held.concept.tags[:TAGS]]) for held in drawings]
+    for held, caption, wrong in zip(drawings, captions, negatives(captions, seed), strict=True):
+        options = list(dict.fromkeys([written(caption), *wrong]))  # an order that changes nothing is none
+        if len(options) > 1:
+            cases = [{"options": options, "group": None}]
+            yield {"webp": held.image, "cases.json": json.dumps(cases).encode()}
+
+
+def _associations(drawings: list[Held], rng: np.random.Generator) -> Iterator[dict]:
+    """For each tag of three concepts or more: which of ten drawings have it."""
+    cues = Counter(tag for held in drawings for tag in sorted(set(held.concept.tags)))
+    for cue in sorted(tag for tag, number in cues.items() if 3 <= number <= len(drawings) - CANDIDATES):
+        for _ in range(DRAWS):
+            fitting = [held for held in drawings if cue in held.concept.tags]
+            others = [held for held in drawings if cue not in held.concept.tags]
+            right = list(rng.choice(len(fitting), min(SHARE, len(fitting)), replace=False))
+            wrong = list(rng.choice(len(others), CANDIDATES - len(right), replace=False))
+            associations = [_key(fitting[n]) for n in right]
+            candidates = sorted([*associations, *(_key(others[n]) for n in wrong)])
+            yield {"cue": cue, "candidates": candidates, "associations": associations}
+
+
+def _key(held: Held) -> str:
+    return held.concept.hexcode.lower()
+
+
+def _keyed(held: Held) -> dict:
+    return {"__key__": _key(held), "webp": held.image}
