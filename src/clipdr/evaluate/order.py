@@ -5,7 +5,7 @@ shuffled; words shuffled within each run of three; the runs shuffled. ARO tags w
 generators, so that its captions differ from one installation to another, and were never published. Ours follow from the
 caption and a seed, and from the tagger of TextBlob, whose words lie in its package.
 
-All options, the true caption too, are then written as ARO writes them: lower case, without .!"()*#:;~, at most 30 words.
+All options, the true caption too, are written as ARO writes them: lower case, without .!"()*#:;~, at most 30 words.
 """
 
 import re

@@ -14,9 +14,9 @@ import numpy as np
 
 from clipdr.errors import UserError
 from clipdr.files import atomic_dir, sha256
-from clipdr.pool.icons import Concept, IconSet, choose, load_concepts, load_set
 from clipdr.pool.emoji_tasks import write_tasks
 from clipdr.pool.held import Held
+from clipdr.pool.icons import Concept, IconSet, choose, load_concepts, load_set
 from clipdr.pool.layout import write_pool
 from clipdr.pool.words import caption, texts
 from clipdr.progress import log, progress

@@ -4,7 +4,7 @@
 |---|---|---|
 | val, dev | classification, the name of the concept | ImageNet |
 | the styles | classification | ImageNet's shifts |
-| coarse, animals | classification, the coarse class, and names within one of them | sets of few and of similar classes |
+| coarse, fine-grained | classification, the coarse class, and names within one | sets of few and of similar classes |
 | digits | classification, scikit-learn's handwritten digits | MNIST |
 | vendors | grouped, by who drew it | FMoW, GeoDE |
 | kinds | multilabel, of two things in a picture | VOC |
