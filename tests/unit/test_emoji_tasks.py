@@ -30,6 +30,7 @@ KINDS = {
     "coarse": "classification",
     "fine-grained": "classification",
     "digits": "classification",
+    "digits-probe": "linear_probe",
     "kinds": "multilabel",
     "retrieval": "retrieval",
     "colours": "choice",
@@ -128,8 +129,10 @@ def test_associations_have_the_tag(tasks):
 
 
 def test_digits_are_those_of_scikit_learn(tasks):
-    found, expected = samples(tasks, "digits"), load_digits()
-    assert [int(sample["cls"]) for sample in found] == expected.target.tolist()
+    train, expected = list(read_shard(tasks / "wds_emoji-digits-probe/train/0.tar")), load_digits()
+    found = [*train, *samples(tasks, "digits-probe")]
+    assert [int(sample["cls"]) for sample in found] == expected.target.tolist() and len(train) == 1000
+    assert samples(tasks, "digits") == found[1000:]
     pixels = np.asarray(Image.open(io.BytesIO(found[7]["webp"])).convert("L"))
     np.testing.assert_allclose(pixels / 255, expected.images[7] / 16, atol=1 / 255)
 

@@ -6,6 +6,7 @@
         dataset_type.txt                        "retrieval", "multilabel"; absent means classification
         test/nshards.txt, test/0.tar, ...       <key>.webp|png|jpg|jpeg + what the kind of the task reads beside it
         test/size.txt                           number of samples; our own, which others do not read
+        train/...                               the same, of kinds that train on some images
 
 Everything around the images is checked when a task is opened, so that a suite with a broken folder fails before a model
 is loaded. An image that cannot be decoded stops the evaluation, because a metric over the images that happened to be
@@ -40,18 +41,19 @@ def task_folder(tasks_dir: Path, entry: dict) -> Path:
     return folder
 
 
-def open_images(folder: Path, entry: dict, layout: str) -> Images:
+def open_images(folder: Path, entry: dict, layout: str, split: str = "test") -> Images:
     """The images of a task folder; none is read.
 
     Args:
         layout: what clip_benchmark calls the type of the dataset.
+        split: subfolder of the shards; a suite's `size` is that of `test`.
 
     Raises:
         UserError: naming the file that is missing or wrong.
     """
     _check_type(folder, entry, layout)
-    shards, path = _shards(folder), folder / "test/size.txt"
-    size = entry.get("size")
+    shards, path = _shards(folder / split), folder / split / "size.txt"
+    size = entry.get("size") if split == "test" else None
     if path.exists():
         found = _number(path, "the number of samples")
         if size not in (None, found):
@@ -121,7 +123,7 @@ def _check_type(folder: Path, entry: dict, layout: str) -> None:
 
 
 def _shards(folder: Path) -> tuple[Path, ...]:
-    path = folder / "test/nshards.txt"
+    path = folder / "nshards.txt"
     number = _number(path, "the number of shards, at least 1")
     shards = tuple(path.parent / f"{i}.tar" for i in range(number))
     for shard in shards:

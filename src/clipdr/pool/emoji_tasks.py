@@ -1,4 +1,4 @@
-"""The tasks of an emoji pool: fourteen of six kinds, from drawings that nobody trains on.
+"""The tasks of an emoji pool: fifteen of seven kinds, from drawings that nobody trains on.
 
 | task | kind | stands for |
 |---|---|---|
@@ -6,6 +6,7 @@
 | the styles | classification | ImageNet's shifts |
 | coarse, fine-grained | classification, the coarse class, and names within one | sets of few and of similar classes |
 | digits | classification, scikit-learn's handwritten digits | MNIST |
+| digits-probe | linear probe, the same images | probes of ELEVATER |
 | vendors | grouped, by who drew it | FMoW, GeoDE |
 | kinds | multilabel, of two things in a picture | VOC |
 | retrieval | retrieval | Flickr30k |
@@ -27,10 +28,11 @@ from clipdr.evaluate.order import negatives, written
 from clipdr.pool import scenes
 from clipdr.pool.held import Held
 from clipdr.pool.icons import Concept
-from clipdr.pool.layout import write_classification, write_task
+from clipdr.pool.layout import write_classification, write_split, write_task
 from clipdr.pool.words import descriptions
 
 TEMPLATES = ["{c}"]  # captions of this pool are names, not sentences
+PROBED = 1000  # digits, the first of the file, that a probe is trained on
 TAGS = 4  # of a caption whose order is changed
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 CANDIDATES, SHARE, DRAWS = 10, 4, 3  # of an association: images, the most that are right, instances of a cue
@@ -54,7 +56,10 @@ def write_tasks(folder: Path, concepts: list[Concept], splits: dict[str, list[He
     names = [concept.label for concept in concepts if concept.coarse == pool["fine_grained"]]
     _classes(folder / "wds_emoji-fine-grained", fine, names, lambda held: held.concept.label)
     write_classification(folder / "wds_emoji-vendors", _with_vendor(val, labels, pool), labels, TEMPLATES)
-    write_classification(folder / "wds_emoji-digits", _digits(), DIGITS, TEMPLATES)
+    digits = list(_digits())
+    for task in ("digits", "digits-probe"):
+        write_classification(folder / f"wds_emoji-{task}", digits[PROBED:], DIGITS, TEMPLATES)
+    write_split(folder / "wds_emoji-digits-probe/train", digits[:PROBED])
     rngs = np.random.default_rng(seed).spawn(4)
     kinds = scenes.kinds(val, coarse, size, rngs[0])
     write_classification(folder / "wds_emoji-kinds", kinds, coarse, TEMPLATES, "multilabel")

@@ -61,11 +61,16 @@ def write_task(folder: Path, samples: Iterable[dict], layout: str, files: dict[s
         layout: what clip_benchmark calls the type of the dataset.
         files: name -> text of what lies beside the images.
     """
-    (folder / "test").mkdir(parents=True)
+    folder.mkdir(parents=True)
     if layout != "classification":
         (folder / "dataset_type.txt").write_text(f"{layout}\n")
     for name, text in (files or {}).items():
         (folder / name).write_text(text, encoding="utf-8")
+    write_split(folder / "test", samples)
+
+
+def write_split(folder: Path, samples: Iterable[dict]) -> None:
+    """The images of a task, or those that a kind of task trains on, as one shard."""
     written = 0
 
     def counted() -> Iterator[dict]:
@@ -73,6 +78,7 @@ def write_task(folder: Path, samples: Iterable[dict], layout: str, files: dict[s
         for written, sample in enumerate(samples, 1):
             yield {"__key__": f"s{written - 1:07d}", **sample}
 
-    write_shard(folder / "test" / "0.tar", counted())
-    (folder / "test" / "nshards.txt").write_text("1\n")
-    (folder / "test" / "size.txt").write_text(f"{written}\n")
+    folder.mkdir()
+    write_shard(folder / "0.tar", counted())
+    (folder / "nshards.txt").write_text("1\n")
+    (folder / "size.txt").write_text(f"{written}\n")

@@ -17,9 +17,9 @@ clip_benchmark and DataComp.
 from types import ModuleType
 
 # Imported here, so that a change of any of them is one of the evaluation's code.
-from clipdr.evaluate.kinds import choice, classification, grouped, multilabel, retrieval, winogavil
+from clipdr.evaluate.kinds import choice, classification, grouped, linear_probe, multilabel, retrieval, winogavil
 
-KINDS = (choice, classification, grouped, multilabel, retrieval, winogavil)
+KINDS = (choice, classification, grouped, linear_probe, multilabel, retrieval, winogavil)
 
 
 def kind_of(name: str) -> ModuleType:

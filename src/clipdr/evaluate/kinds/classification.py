@@ -42,7 +42,7 @@ def open_task(folder: Path, entry: dict, layout: str = "classification") -> Task
 def score(task: Task, encoder) -> Outcomes:
     """label_N, and of each image's logits the rank_N of the true class (0 is best) and the prediction_N."""
     labels: list[int] = []
-    img_ND, kept = encoder.images(_labelled(task, labels), task.images.skip)
+    img_ND, kept = encoder.images(labelled(task.images, len(task.classes), labels), task.images.skip)
     return outcomes(img_ND @ class_vectors(task, encoder).T, np.array(labels)[kept])
 
 
@@ -121,9 +121,10 @@ def read_label(sample: dict, where: str, classes: int) -> int:
     return int(text)
 
 
-def _labelled(task: Task, labels: list[int]) -> Iterator[tuple[bytes, str]]:
-    for sample, image, where in read_images(task.images):
-        labels.append(read_label(sample, where, len(task.classes)))
+def labelled(images: Images, classes: int, labels: list[int]) -> Iterator[tuple[bytes, str]]:
+    """The images with their names for errors; their labels are added to `labels`."""
+    for sample, image, where in read_images(images):
+        labels.append(read_label(sample, where, classes))
         yield image, where
 
 
