@@ -13,7 +13,7 @@ def main() -> None:
         "Score models on the tasks of a suite, or average what was scored.",
         "python -m clipdr.evaluate aggregate my-records.jsonl mobileclip_s0.jsonl",
     )
-    commands = parser.add_subparsers(required=True, metavar="suite|aggregate")
+    commands = parser.add_subparsers(required=True, metavar="suite|aggregate|aro")
     suite = cli.command(
         commands,
         "suite",
@@ -46,6 +46,18 @@ def main() -> None:
     )
     averages.add_argument("files", type=Path, nargs="+", metavar="FILE.jsonl", help="one JSON record per line")
     averages.add_argument("--suite", default="datacomp38", help="of config/suites, whose tasks count (%(default)s)")
+    aro = cli.command(
+        commands,
+        "aro",
+        _aro,
+        "Write a task folder of ARO, from the authors' files or from a copy in parquet.",
+        "python -m clipdr.evaluate aro --source visual_genome_relation.json --images images "
+        "--output data/tasks/wds_aro-vg_relation",
+    )
+    aro.add_argument("--source", type=Path, required=True, help="JSON file, or parquet file or folder of them")
+    aro.add_argument("--images", type=Path, help="folder of the images that a JSON file names (default: beside it)")
+    aro.add_argument("--seed", type=int, default=0, help="of wrong orders of captions that have none (default 0)")
+    aro.add_argument("--output", type=Path, required=True, help="the task folder")
     args = parser.parse_args()
     args.run(args)
 
@@ -62,6 +74,12 @@ def _aggregate(args) -> None:
     from clipdr.evaluate.aggregate import report
 
     print(report(args.files, SUITES / f"{args.suite}.yaml"))
+
+
+def _aro(args) -> None:
+    from clipdr.evaluate.aro import build
+
+    build(args.source, args.images, args.seed, args.output)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from clipdr.evaluate.order import negatives, written
 from clipdr.pool import scenes
 from clipdr.pool.held import Held
 from clipdr.pool.icons import Concept
-from clipdr.pool.layout import write_classification, write_split, write_task
+from clipdr.pool.layout import as_webp, write_classification, write_split, write_task
 from clipdr.pool.words import descriptions
 
 TEMPLATES = ["{c}"]  # captions of this pool are names, not sentences
@@ -92,7 +92,7 @@ def _digits() -> Iterator[dict]:
     found = load_digits()
     for pixels, label in zip(found.images, found.target, strict=True):
         picture = Image.fromarray((pixels * 255 / 16).astype(np.uint8)).convert("RGB")
-        yield scenes.as_webp(picture) | {"cls": str(label).encode()}
+        yield as_webp(picture) | {"cls": str(label).encode()}
 
 
 def _described(held: Held) -> dict:

@@ -5,6 +5,7 @@ texts, sha256, …), beside `index.parquet` with one row per sample. A task has 
 `clipdr.evaluate.tasks`.
 """
 
+import io
 import json
 from collections.abc import Iterable, Iterator
 from itertools import count, islice
@@ -61,7 +62,7 @@ def write_task(folder: Path, samples: Iterable[dict], layout: str, files: dict[s
         layout: what clip_benchmark calls the type of the dataset.
         files: name -> text of what lies beside the images.
     """
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     if layout != "classification":
         (folder / "dataset_type.txt").write_text(f"{layout}\n")
     for name, text in (files or {}).items():
@@ -82,3 +83,10 @@ def write_split(folder: Path, samples: Iterable[dict]) -> None:
     write_shard(folder / "0.tar", counted())
     (folder / "nshards.txt").write_text("1\n")
     (folder / "size.txt").write_text(f"{written}\n")
+
+
+def as_webp(picture) -> dict[str, bytes]:
+    """The member of a sample that holds a PIL picture, without loss."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", lossless=True, method=2)  # larger ones take long, and save nothing
+    return {"webp": buffer.getvalue()}

@@ -15,6 +15,7 @@ from PIL import Image
 
 from clipdr.errors import UserError
 from clipdr.pool.held import Held
+from clipdr.pool.layout import as_webp
 
 SCENES = 300  # of a task
 COLOUR = re.compile(r"(red|orange|yellow|green|blue|purple|brown|black|white|grey|pink) (.+)")
@@ -63,13 +64,6 @@ def as_npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
-
-
-def as_webp(picture: Image.Image) -> dict[str, bytes]:
-    """The member of a sample that holds the picture, without loss."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", lossless=True, method=2)
-    return {"webp": buffer.getvalue()}
 
 
 def _scene(first: Held, second: Held, relation: str, size: int) -> dict[str, bytes]:

@@ -8,7 +8,8 @@ accuracy counts cases alike; macro_accuracy is the mean over groups, without tho
 (`leave_out`, by name, and groups of fewer than `min_cases`), as ARO's notebooks do for relations that are symmetric and
 for rare attributes. Where the true caption scores the same as a wrong one, the entry's `ties` says which it is: ARO
 counts them wrong for relations and attributes, and right for the order of words, because it looks for the first of the
-largest scores and lists the true caption last or first.
+largest scores and lists the true caption last or first. Captions that were drawn at random are another task each time:
+`options_sha256` of an entry is the hash of those that it means.
 
 Shapes: N images, K cases, G groups.
 """
@@ -22,6 +23,7 @@ import numpy as np
 
 from clipdr.errors import UserError
 from clipdr.evaluate.tasks import Images, annotation, open_images, read_images
+from clipdr.files import sha256
 
 Outcomes = dict[str, np.ndarray]
 
@@ -34,11 +36,13 @@ class Task:
     ties: bool
     leave_out: frozenset[str]
     min_cases: int
+    options_sha256: str | None
 
 
 def open_task(folder: Path, entry: dict) -> Task:
     leave_out = frozenset(entry.get("leave_out", ()))
-    return Task(open_images(folder, entry, "choice"), entry["ties"] == "right", leave_out, entry.get("min_cases", 1))
+    images = open_images(folder, entry, "choice")
+    return Task(images, entry["ties"] == "right", leave_out, entry.get("min_cases", 1), entry.get("options_sha256"))
 
 
 def score(task: Task, encoder) -> Outcomes:
@@ -50,6 +54,7 @@ def score(task: Task, encoder) -> Outcomes:
         for n, own in enumerate([own for own, keep in zip(of_image, kept, strict=True) if keep])
         for case in own
     ]
+    _check_options([case for own in of_image for case in own], task)
     texts = [text for _, case in cases for text in case["options"]]
     txt = iter(encoder.texts(texts))
     correct = []
@@ -88,6 +93,19 @@ def chance(outcomes: Outcomes) -> dict[str, float]:
 def facts(outcomes: Outcomes) -> dict[str, int]:
     groups = len(np.unique(outcomes["group"][outcomes["group"] >= 0]))
     return {"num_images": units(outcomes), "num_cases": len(outcomes["correct"]), "num_groups": groups}
+
+
+def options_hash(cases: list[dict]) -> str:
+    """sha256 of the captions of a task's cases, in their order."""
+    return sha256(json.dumps([case["options"] for case in cases]).encode())
+
+
+def _check_options(cases: list[dict], task: Task) -> None:
+    if task.options_sha256 not in (None, found := options_hash(cases)):
+        raise UserError(
+            f"{task.images.shards[0].parent}: its captions have sha256 {found}, but the suite says "
+            f"{task.options_sha256} as options_sha256; build or download the task again, or correct the suite"
+        )
 
 
 def _groups(names: list[str | None], task: Task) -> np.ndarray:
