@@ -70,6 +70,12 @@ GONE, SLOW, CUT, MOVED, PAGE, CHANGED, FLAKY = 1, 2, 3, 4, 5, 6, 7
 FORBIDDEN = 2009  # is the image of 9, which may not be used for training
 
 
+def _lfs(path: Path) -> dict:
+    """What the hub knows of a large file."""
+    data = path.read_bytes()
+    return {"oid": sha256(data), "size": len(data), "pointerSize": 130}
+
+
 class World(BaseHTTPRequestHandler):
     """Images at /<number>.jpg, and the hub's dataset `REPOSITORY`, which lies in the server's `tree`."""
 
@@ -107,6 +113,9 @@ class World(BaseHTTPRequestHandler):
 
     def hub(self, head: bool) -> None:
         tree, at = self.server.tree, f"/datasets/{REPOSITORY}/resolve/{REVISION}/"
+        if self.path == f"/api/datasets/{REPOSITORY}":
+            info = {"id": REPOSITORY, "sha": REVISION, "private": False, "tags": [], "siblings": []}
+            return self.send(json.dumps(info).encode(), 200, **{"Content-Type": "application/json"})
         if self.path.startswith(f"/api/datasets/{REPOSITORY}/tree/{REVISION}"):
             files = [path for path in sorted(tree.rglob("*")) if path.is_file()]
             listed = [
@@ -116,12 +125,13 @@ class World(BaseHTTPRequestHandler):
                     "size": path.stat().st_size,
                     "oid": "0" * 40,
                 }
+                | ({"lfs": _lfs(path)} if path.suffix in (".tar", ".zip") else {})
                 for path in files
             ]
             return self.send(json.dumps(listed).encode(), 200, **{"Content-Type": "application/json"})
         if self.path.startswith(at) and (tree / self.path.removeprefix(at)).is_file():
             data = (tree / self.path.removeprefix(at)).read_bytes()
-            tags = {"ETag": f'"{len(data):040x}"', "X-Repo-Commit": REVISION}
+            tags = {"ETag": f'"{sha256(data)[:40]}"', "X-Repo-Commit": REVISION}
             return self.send(b"" if head else data, 200, length=len(data), **tags)
         return self.send(b'{"error": "not here"}', 404)
 

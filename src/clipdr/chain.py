@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from clipdr.artifacts import Artifact, artifact
 from clipdr.errors import look_up
 
-DESCRIPTIVE = ("groups", "source", "licence", "note")  # of a task, what changes no number
+DESCRIPTIVE = ("groups", "source", "form", "by_hand", "licence", "note")  # of a task, what changes no number
 
 
 def pool(scale: Mapping) -> Artifact:

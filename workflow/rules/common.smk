@@ -29,6 +29,7 @@ from clipdr.artifacts import all_of
 from clipdr.errors import UserError
 from clipdr.chain import captions, chunks_of, evaluation
 from clipdr.chunks import chunk_names
+from clipdr.evaluate.tasks import folder_name
 from clipdr.words import has_scores, networks, slug
 from clipdr.fingerprint import fingerprint
 from clipdr.train import named_modules
@@ -36,6 +37,7 @@ from clipdr.train import named_modules
 try:
     CONFIG = configuration.load_config(ROOT, config)
     SCALE = configuration.load_scale(ROOT, CONFIG["scale"])
+    SUITE = configuration.load_suite(ROOT, SCALE["evaluation"]["suite"])
     MODELS = configuration.load_models(ROOT)
     # Experiments by <paper>-<name>, and why this scale has none of the others.
     EXPERIMENTS, MISFITS = configuration.load_experiments(ROOT, CONFIG)

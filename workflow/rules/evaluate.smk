@@ -22,3 +22,59 @@ rule evaluate:
     shell:
         "python -m clipdr.evaluate suite --model {input.model:q} --tasks {input.tasks:q} --settings {input.settings:q}"
         " --part {wildcards.chunk} --devices {params.device} --threads {threads} --output {output:q} 2>&1 | tee {log:q}"
+
+
+# Tasks that are not cut from a pool: fetched as the suite's lock says, into the folder that the scale names.
+TASKS = SCALE["evaluation"].get("tasks")
+FETCHED = {folder_name(task["key"]): task["key"] for task in SUITE["tasks"] if TASKS and "source" in task}
+
+
+rule download_eval:
+    """All tasks of the scale's suite that can be fetched."""
+    input:
+        [f"{TASKS}/{folder}" for folder in FETCHED],
+    localrule: True
+
+
+rule plan_download:
+    """How much is to be fetched, before anything is; stops where the disk has no room for it."""
+    output:
+        temp(f"{TASKS or 'results/none'}/plan.txt"),
+    log:
+        "results/logs/plan_download.log",
+    localrule: True
+    conda:
+        "../../envs/torch.yaml"
+    params:
+        suite=SCALE["evaluation"]["suite"],
+        tasks=TASKS,
+    shell:
+        "python -m clipdr.evaluate plan --suite {params.suite:q} --tasks {params.tasks:q} 2>&1 > {output:q} | tee {log:q};"
+        " cat {output:q} >&2"
+
+
+rule download_task:
+    """One task, at the revision and with the hashes of the lock."""
+    input:
+        plan=ancient(f"{TASKS or 'results/none'}/plan.txt"),
+    output:
+        directory(f"{TASKS or 'results/none'}/{{folder}}"),
+    log:
+        "results/logs/download_task/{folder}.log",
+    benchmark:
+        "results/benchmarks/download_task/{folder}.tsv"
+    wildcard_constraints:
+        folder="|".join(map(re.escape, FETCHED)) or "none",
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=600,
+    params:
+        suite=SCALE["evaluation"]["suite"],
+        task=lambda wildcards: FETCHED[wildcards.folder],
+        code=code("clipdr.evaluate.download"),
+    shell:
+        "python -m clipdr.evaluate download --suite {params.suite:q} --task {params.task:q} --output {output:q}"
+        " 2>&1 | tee {log:q}"

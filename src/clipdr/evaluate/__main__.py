@@ -4,7 +4,8 @@ from pathlib import Path
 
 from clipdr import cli
 
-SUITES = Path(__file__).resolve().parents[3] / "config/suites"
+REPOSITORY = Path(__file__).resolve().parents[3]
+SUITES = REPOSITORY / "config/suites"
 
 
 def main() -> None:
@@ -13,7 +14,7 @@ def main() -> None:
         "Score models on the tasks of a suite, or average what was scored.",
         "python -m clipdr.evaluate aggregate my-records.jsonl mobileclip_s0.jsonl",
     )
-    commands = parser.add_subparsers(required=True, metavar="suite|aggregate|aro")
+    commands = parser.add_subparsers(required=True, metavar="suite|aggregate|aro|lock|plan|download")
     suite = cli.command(
         commands,
         "suite",
@@ -58,6 +59,32 @@ def main() -> None:
     aro.add_argument("--images", type=Path, help="folder of the images that a JSON file names (default: beside it)")
     aro.add_argument("--seed", type=int, default=0, help="of wrong orders of captions that have none (default 0)")
     aro.add_argument("--output", type=Path, required=True, help="the task folder")
+    lock = cli.command(
+        commands,
+        "lock",
+        _lock,
+        "Write what the tasks of a suite consist of on the hub now: revisions, sizes and hashes.",
+        "python -m clipdr.evaluate lock --suite datacomp38",
+    )
+    plan = cli.command(
+        commands,
+        "plan",
+        _plan,
+        "Say what of a suite is there, what is to be fetched, and what must be fetched by hand.",
+        "python -m clipdr.evaluate plan --suite datacomp38 --tasks data/tasks",
+    )
+    plan.add_argument("--tasks", type=Path, required=True, help="folder of the wds_* task folders")
+    download = cli.command(
+        commands,
+        "download",
+        _download,
+        "Fetch a task of a suite, as its lock says.",
+        "python -m clipdr.evaluate download --suite datacomp38 --task vtab/dtd --output data/tasks/wds_vtab-dtd",
+    )
+    download.add_argument("--task", required=True, help="its key")
+    download.add_argument("--output", type=Path, required=True, help="the task folder")
+    for command in (lock, plan, download):
+        command.add_argument("--suite", required=True, help="of config/suites")
     args = parser.parse_args()
     args.run(args)
 
@@ -80,6 +107,33 @@ def _aro(args) -> None:
     from clipdr.evaluate.aro import build
 
     build(args.source, args.images, args.seed, args.output)
+
+
+def _lock(args) -> None:
+    from clipdr.evaluate.download import write_lock
+
+    write_lock(*_suite_and_lock(args.suite))
+
+
+def _plan(args) -> None:
+    from clipdr.evaluate.download import plan
+
+    print(plan(*_suite_and_lock(args.suite), args.tasks))
+
+
+def _download(args) -> None:
+    from clipdr.errors import look_up
+    from clipdr.evaluate.download import fetch
+
+    suite, lock = _suite_and_lock(args.suite)
+    tasks = {task["key"]: task for task in suite["tasks"]}
+    fetch(look_up("--task", args.task, tasks, args.suite), lock, args.output)
+
+
+def _suite_and_lock(name: str) -> tuple[dict, Path]:
+    from clipdr.config import load_suite
+
+    return load_suite(REPOSITORY, name), SUITES / f"{name}.lock.json"
 
 
 if __name__ == "__main__":

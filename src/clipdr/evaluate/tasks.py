@@ -33,9 +33,14 @@ class Images:
     skip: bool
 
 
+def folder_name(key: str) -> str:
+    """What the folder of a task is called."""
+    return f"wds_{key.replace('/', '-')}"
+
+
 def task_folder(tasks_dir: Path, entry: dict) -> Path:
     """The folder of a suite's entry. Raises UserError if there is none."""
-    folder = Path(tasks_dir) / f"wds_{entry['key'].replace('/', '-')}"
+    folder = Path(tasks_dir) / folder_name(entry["key"])
     if not folder.is_dir():
         raise UserError(f"{folder}: no such task folder for {entry['key']}; build or download the tasks first")
     return folder
