@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from clipdr.artifacts import Artifact, artifact
 from clipdr.errors import look_up
 
-DESCRIPTIVE = ("groups", "source", "form", "by_hand", "licence", "note")  # of a task, what changes no number
+DESCRIPTIVE = ("suite", "groups", "source", "form", "by_hand", "licence", "note")  # of a task, what changes no number
 
 
 def pool(scale: Mapping) -> Artifact:
@@ -129,7 +129,9 @@ def evaluation(models: Sequence[Artifact], suite: Mapping, scale: Mapping) -> Ar
     tasks = [{key: value for key, value in task.items() if key not in DESCRIPTIVE} for task in suite["tasks"]]
     of_scale = ("batch_size", "precision")
     settings = {"tasks": tasks, **{key: scale["evaluation"][key] for key in of_scale if key in scale["evaluation"]}}
-    name = f"{'+'.join(model.name for model in models)}/{scale['evaluation']['suite']}"
+    suites = scale["evaluation"]["suite"]
+    of = "+".join(suites) if isinstance(suites, list) else suites
+    name = f"{'+'.join(model.name for model in models)}/{of}"
     run = models[0] if len(models) == 1 else list(models)
     if "tasks" in scale["evaluation"]:
         return artifact("eval", name, settings | {"folder": scale["evaluation"]["tasks"]}, run=run)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipdr.artifacts import Artifact
+from clipdr.checkpoints import with_checkpoints, with_tasks
 from clipdr.errors import UserError, listed, look_up, nearest
 from clipdr.experiments import Run, at_scale, for_paper, measured, plan, training_of
 from clipdr.model_files import load_models
@@ -20,16 +21,19 @@ from clipdr.words import (
     COST,
     MAIN,
     NETWORK_COLUMNS,
+    SCORED,
     SIZE,
     columns_of,
     evaluation_columns,
     has_runs,
     has_scores,
+    merge,
     task_and_metric,
     words_of,
 )
 
 BARE = "mobileclip"  # the paper whose experiments may be called by their bare name
+SUITE = "suite:"  # before the name of a suite, in a column of a scale: all tasks of that one
 RESERVED = ("captioner", "tokenizer")  # members of the zoo that are no teachers
 
 
@@ -84,7 +88,8 @@ def full_name(name: str, known: Iterable[str]) -> str:
 def load_scale(root: Path, name: str) -> dict:
     """config/scales/<name>.yaml, checked against its schema, also as each paper sees it."""
     source = f"config/scales/{name}.yaml"
-    scale = load(root, source, "scale")
+    scale = _with_base(root, load_yaml(Path(root) / source, source), source)
+    validate(scale, "scale", source, root)
     for paper in ["", *scale.get("papers", {})]:
         where = f"{source}: papers.{paper}" if paper else source
         seen = for_paper(scale, paper)
@@ -95,7 +100,19 @@ def load_scale(root: Path, name: str) -> dict:
                 source, [(f"{part}.kind", seen[part]["kind"], kinds(root, folder), f"workflow/schemas/{folder}")]
             )
             validate(seen[part], f"{folder}/{seen[part]['kind']}", f"{where}: {part}", root)
+        _check_checkpoints(seen, where, root)
     return {**scale, "training": {**defaults("training", root), **scale["training"]}}
+
+
+def _with_base(root: Path, scale: Mapping, source: str) -> dict:
+    """The scale with what another one says, where it has a `base`."""
+    if "base" not in scale:
+        return dict(scale)
+    base_source = f"config/scales/{scale['base']}.yaml"
+    base = load_yaml(Path(root) / base_source, base_source)
+    if "base" in base:
+        raise UserError(f"{source}: base: {scale['base']} has a base itself; name one that has none")
+    return merge(base, {key: value for key, value in scale.items() if key != "base"})
 
 
 def kinds(root: Path, folder: str) -> dict[str, Path]:
@@ -118,7 +135,7 @@ def load_experiments(root: Path, config: Mapping) -> tuple[dict[str, Planned], d
     the scale.
     """
     scale, models, objectives = load_scale(root, config["scale"]), load_models(root), load_objectives(root)
-    suites, planned, misfits = {}, {}, {}
+    planned, misfits = {}, {}
     scale_source = f"config/scales/{config['scale']}.yaml"
     files = experiment_files(root)
     if unknown := [name for name in scale.get("undefined", {}) if name not in files]:
@@ -130,9 +147,8 @@ def load_experiments(root: Path, config: Mapping) -> tuple[dict[str, Planned], d
         )
     for key, path in files.items():
         paper, source = path.parent.name, path.relative_to(root).as_posix()
-        experiment, seen = load(root, source, "experiment"), for_paper(scale, paper)
-        name = seen["evaluation"]["suite"]
-        suite = suites.setdefault(name, load_suite(root, name))
+        seen, suite = with_suites(for_paper(scale, paper), root, scale_source)
+        experiment = with_tasks(with_checkpoints(load(root, source, "experiment"), seen), path.parent)
         try:
             if key in scale.get("undefined", {}):
                 raise UserError(f"{source} is undefined at scale {config['scale']}: {scale['undefined'][key]}")
@@ -164,6 +180,28 @@ def load_suite(root: Path, name: str) -> dict:
         validate(own, f"tasks/{task['kind']}", f"{source}: tasks[{i}]", root)
     _once(f"{source}: tasks", [task["key"] for task in suite["tasks"]])
     return suite
+
+
+def suites_of(scale: Mapping) -> list[str]:
+    """Names of the suites that a scale evaluates on."""
+    named = scale["evaluation"]["suite"]
+    return named if isinstance(named, list) else [named]
+
+
+def with_suites(scale: Mapping, root: Path, source: str) -> tuple[dict, dict]:
+    """The scale, its columns without `suite:<name>`, which stands for all tasks of that suite; and one suite of all.
+
+    In it each task says as `suite` where it is from.
+    """
+    tasks = {name: load_suite(root, name)["tasks"] for name in suites_of(scale)}
+    every = [{**task, "suite": name} for name, of_suite in tasks.items() for task in of_suite]
+    _once(f"{source}: evaluation.suite: tasks", [task["key"] for task in every])
+    keys = {f"{SUITE}{name}": [task["key"] for task in of_suite] for name, of_suite in tasks.items()}
+    columns = {
+        column: [key for word in words for key in keys.get(word, [word])]
+        for column, words in scale["evaluation"]["columns"].items()
+    }
+    return {**scale, "evaluation": {**scale["evaluation"], "columns": columns}}, {"tasks": every}
 
 
 def metrics_of(root: Path, kind: str) -> list[str]:
@@ -300,7 +338,8 @@ def _uses_of_scale(scale: Mapping, models: Mapping, suite: Mapping) -> Iterator[
             yield f"zoo.{name}.model", member["model"], models, "config/models"
     for word, teachers in scale["teachers"].items():
         yield from ((f"teachers.{word}", teacher, zoo["teachers"], "zoo.teachers") for teacher in teachers)
-    tasks, where = {task["key"]: task for task in suite["tasks"]}, f"config/suites/{evaluation['suite']}.yaml"
+    tasks = {task["key"]: task for task in suite["tasks"]}
+    where = " and ".join(f"config/suites/{name}.yaml" for name in suites_of(scale))
     if scale["pool"]["kind"] == "emoji":
         yield from _uses_of_emoji(scale["pool"], list(tasks), where)
     for column, words in evaluation["columns"].items():
@@ -350,7 +389,7 @@ def _uses_of_experiment(experiment: Mapping, models: Mapping) -> Iterator[_Use]:
 
 def _measured_by(column: str) -> tuple[str, ...]:
     """The keys of a row of which one makes it have a value of ours in a column."""
-    return ("network",) if column in NETWORK_COLUMNS else ("settings", "zoo")
+    return ("network",) if column in NETWORK_COLUMNS else SCORED
 
 
 def _check_columns(experiment: Mapping, source: str) -> None:
@@ -400,7 +439,7 @@ def _check_rows(experiment: Mapping, source: str) -> None:
     A row is of one kind.
     """
     for i, row in enumerate(experiment["rows"]):
-        if len(both := sorted({"settings", "stores", "zoo"} & row.keys())) > 1:
+        if len(both := sorted({"stores", *SCORED} & row.keys())) > 1:
             raise UserError(f"{source}: rows[{i}] has {both[0]} and {both[1]}; take one out")
     settings = {name for row in experiment["rows"] if "settings" in row for name in columns_of(row["settings"])}
     taken = {"row", "network", "seeds", *settings, *experiment["columns"]}
@@ -462,6 +501,17 @@ def _check_published(scale: Mapping, source: str) -> None:
     look_up(f"{source}: pool.augmentation", pool["augmentation"], scale["augmentations"], "augmentations")
     if sorted(zoo) != sorted(names := [teacher["name"] for teacher in pool["teachers"]]):
         raise UserError(f"{source}: pool.teachers are {listed(names)}, but the zoo has {listed(zoo)}; name the same")
+
+
+def _check_checkpoints(scale: Mapping, where: str, root: Path) -> None:
+    """Settings have the form of those of a row, and weights come from one place."""
+    words = load_yaml(Path(root) / "workflow/schemas/experiment.schema.yaml")["$defs"]["settings"]["properties"]
+    for name, entry in scale.get("checkpoints", {}).items():
+        path = f"checkpoints.{name}"
+        _check_uses(where, ((f"{path}.settings", key, words, "settings") for key in entry.get("settings", {})))
+        for i, weights in enumerate(entry.get("weights", [])):
+            if len({"pretrained", "file"} & weights.keys()) != 1:
+                raise UserError(f"{where}: {path}.weights[{i}] needs pretrained or file; give one of the two")
 
 
 def _members(zoo: Mapping) -> list[tuple[str, Mapping]]:

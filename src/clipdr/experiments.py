@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from clipdr import chain
 from clipdr.artifacts import Artifact, artifact
+from clipdr.checkpoints import weights_of
 from clipdr.errors import UserError, listed, look_up, nearest
 from clipdr.words import NETWORK_COLUMNS, merge, slug, words_of
 
@@ -27,7 +28,8 @@ OPERATIONS = ("num_ops", "magnitude", "ops", "flip", "erase")  # of an augmentat
 class Run:
     """One training run that a table asks for, and where: in which row, with which seed.
 
-    In a row of the zoo it is a teacher instead, with `others` whose embeddings are joined with its own.
+    In a row of the zoo or of published weights it is that model instead, with `others` whose embeddings are joined with
+    its own.
     """
 
     row: str
@@ -72,12 +74,16 @@ def plan(experiment: Mapping, scale: Mapping, models: Mapping[str, dict], object
         return made[row, seed]
 
     trained = [Run(row, seed, run(row, seed)) for row in words for seed in experiment["seeds"][: scale.get("seeds")]]
-    return trained + [_of_zoo(row, scale, models) for row in experiment["rows"] if "zoo" in row]
+    return trained + [_ready(row, scale, models) for row in experiment["rows"] if {"zoo", "weights"} & row.keys()]
 
 
-def _of_zoo(row: Mapping, scale: Mapping, models: Mapping[str, dict]) -> Run:
-    names = look_up(f"row {row['name']!r}: zoo", row["zoo"], scale["teachers"], "teachers")
-    first, *others = (chain.member(name, scale, models) for name in names)
+def _ready(row: Mapping, scale: Mapping, models: Mapping[str, dict]) -> Run:
+    """A row that is scored and not trained for the table: of the zoo, or of published weights."""
+    if "weights" in row:
+        first, *others = (weights_of(entry, models) for entry in row["weights"])
+    else:
+        names = look_up(f"row {row['name']!r}: zoo", row["zoo"], scale["teachers"], "teachers")
+        first, *others = (chain.member(name, scale, models) for name in names)
     return Run(row["name"], 0, first, tuple(others))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 COST = "Hours per epoch"  # the column of tables whose runs are timed
 SIZE = "Size (TB)"  # the column of tables of what datasets take
 MAIN = "main_metric"
+SCORED = ("settings", "zoo", "weights")  # keys of a row of which one says what is scored
 # Network column -> what is measured, and of which tower.
 NETWORK_COLUMNS = {
     "Params img (M)": ("params", "image"),
@@ -49,8 +50,8 @@ def has_runs(experiment: Mapping) -> bool:
 
 
 def has_scores(experiment: Mapping) -> bool:
-    """Whether any row is trained, or of the zoo; if none is, the table needs no scale, and has no figure of its own."""
-    return any({"settings", "zoo"} & row.keys() for row in experiment["rows"])
+    """Whether any row is scored; if none is, the table needs no scale, and has no figure of its own."""
+    return any(set(SCORED) & row.keys() for row in experiment["rows"])
 
 
 def evaluation_columns(experiment: Mapping) -> list[str]:

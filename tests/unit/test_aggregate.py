@@ -1,7 +1,7 @@
 """Averages over the 38 tasks against every published one, from published values of each task.
 
-tests/data/published_scores.csv has the 38 main metrics of 17 models of OpenCLIP (its docs/openclip_results.csv) and of
-MobileCLIP's five (Apple's results/*.jsonl), with the averages that are printed for them.
+config/experiments/mobileclip/task_scores.csv has the 38 main metrics of 17 models of OpenCLIP (its
+docs/openclip_results.csv) and of MobileCLIP's five (Apple's results/*.jsonl), with the averages printed for them.
 """
 
 import csv
@@ -19,7 +19,7 @@ from clipdr.schema import load_yaml
 REPO = Path(__file__).parents[2]
 SUITE = REPO / "config/suites/datacomp38.yaml"
 TASKS = load_yaml(SUITE)["tasks"]
-MODELS = list(csv.DictReader((REPO / "tests/data/published_scores.csv").open()))
+MODELS = list(csv.DictReader((REPO / "config/experiments/mobileclip/task_scores.csv").open()))
 
 
 def records(model: dict) -> list[dict]:

@@ -202,7 +202,7 @@ def test_a_suite_names_each_task_once(root):
         (
             "kind: retrieval",
             "kind: retreival",
-            "tasks[5].kind: 'retreival' is not in workflow/schemas/tasks; did you mean",
+            "tasks[11].kind: 'retreival' is not in workflow/schemas/tasks; did you mean",
         ),
         ("main_metric: acc1", "main_metric: acc2", "tasks[0]: main_metric is 'acc2'; did you mean 'acc5'?"),
         ("main_metric: acc1", "main_metric: acc1, group: 0", "tasks[0]: group is not a key"),
@@ -513,7 +513,7 @@ def test_a_table_of_storage_says_what_its_rows_store(path, value, message):
         ("pool//required_styles//0", "b-and-w", "pool.required_styles: 'b-and-w' is not in pool.styles"),
         ("pool//styles//sketch", "x", "pool.styles: 'sketch' is not in config/suites/emoji.yaml"),
         ("pool//styles//monochrome", "noto", "pool.styles.monochrome is 'noto', a training vendor"),
-        ("pool//held_out_vendors", SCALE["pool"]["min_vendors"], "pool.min_vendors is"),
+        ("pool//held_out//dev", SCALE["pool"]["min_vendors"], "pool.min_vendors is"),
         ("pool//min_vendors", len(SCALE["pool"]["vendors"]) + 1, "pool.min_vendors is"),
         ("training//warmup", SCALE["training"]["steps"] + 1, "training.warmup is"),
         (
@@ -525,11 +525,11 @@ def test_a_table_of_storage_says_what_its_rows_store(path, value, message):
         ("training//min_lr", 0.01, "training.min_lr is 0.01; it must be at most lr (0.002)"),
         ("zoo//teachers//captioner", MEMBERS[0], "zoo.teachers.captioner: a teacher cannot have this name; rename it"),
         ("zoo//teachers//tokenizer", MEMBERS[0], "zoo.teachers.tokenizer: a teacher cannot have this name"),
-        # 130 concepts, of seven vendors two held out
+        # 280 concepts, of seven vendors three held out
         (
             "datasets//DataComp-12M//size",
-            651,
-            "datasets.DataComp-12M.size is 651; 130 concepts by 5 vendors make at most",
+            1121,
+            "datasets.DataComp-12M.size is 1121; 280 concepts by 4 vendors make at most",
         ),
         ("datasets//other", {"name": "12M", "size": 9, "seed": 1}, "datasets: the name '12M' stands twice"),
     ],
@@ -540,11 +540,11 @@ def test_a_scale_must_agree_with_itself_the_models_and_the_suite(path, value, ex
 
 
 def test_limits_of_held_out_vendors_are_inclusive_where_they_should_be():
-    """held_out_vendors < min_vendors <= number of vendors: one drawing is left to train on. Finishes count once."""
+    """Held out < min_vendors <= number of vendors: one drawing is left to train on. Finishes count once."""
     vendors = len(SCALE["pool"]["vendors"]) - len(SCALE["pool"]["finishes"])
-    pool = {**SCALE["pool"], "min_vendors": vendors, "held_out_vendors": vendors - 1}
-    check(EXPERIMENT, edited({**SCALE, "pool": pool}, "datasets//DataComp-12M//size", 130))
-    check(EXPERIMENT, edited(SCALE, "datasets//DataComp-12M//size", 650))
+    pool = {**SCALE["pool"], "min_vendors": vendors, "held_out": {"val": vendors - 2, "dev": 1}}
+    check(EXPERIMENT, edited({**SCALE, "pool": pool}, "datasets//DataComp-12M//size", 280))
+    check(EXPERIMENT, edited(SCALE, "datasets//DataComp-12M//size", 1120))
 
 
 @pytest.mark.parametrize(

@@ -122,15 +122,15 @@ def test_a_plan_tells_what_is_there_and_what_is_left(hub, monkeypatch):
     del suite["tasks"][1]["source"]
     (tasks / "wds_there").mkdir(parents=True)
     size = sum(file["size"] for file in json.loads(lock.read_text())["vtab/tiny"]["files"].values())
-    first, second, third, total = plan(suite, lock, tasks).splitlines()
+    first, second, third, total = plan({lock: suite}, tasks).splitlines()
     assert first == f"vtab/tiny: {size / 1e9:.2f} GB from {REPOSITORY}"
     assert second == f"flickr: by hand, into {tasks / 'wds_flickr'}: a form" and third == "there: there"
     assert total.startswith(f"{size / 1e9:.2f} GB are to be fetched, ")
     monkeypatch.setattr("clipdr.evaluate.download.shutil.disk_usage", lambda _: type("", (), {"free": size})())
     with pytest.raises(UserError, match="make room, or name fewer tasks"):
-        plan(suite, lock, tasks)
+        plan({lock: suite}, tasks)
     with pytest.raises(UserError, match="has no other/task; write the lock again"):
-        plan({"tasks": [{**TASK, "key": "other/task"}]}, lock, tasks)
+        plan({lock: {"tasks": [{**TASK, "key": "other/task"}]}}, tasks)
 
 
 def test_a_lock_that_leads_out_of_the_folder_is_refused(tmp_path):

@@ -87,7 +87,7 @@ def test_a_folder_of_weights_takes_the_place_of_the_network(listed: Path) -> Non
         ({"pretrained": "frist"}, False, "has no weights 'frist' of tiny; did you mean 'first'\\? \\(it has first, "),
         ({"pretrained": "gone"}, True, "tiny/gone.safetensors.* exists; put the file there, or take out zoo.weights"),
         ({"pretrained": "gone"}, False, "the weights gone of tiny cannot be fetched .* name the folder as zoo.weights"),
-        ({"sha256": "0" * 64}, False, "has sha256 .* but the scale's zoo says 0000"),
+        ({"sha256": "0" * 64}, False, "has sha256 .* but the scale says 0000"),
     ],
 )
 def test_what_cannot_be_had(listed: Path, monkeypatch, changes: dict, weights: bool, message: str) -> None:

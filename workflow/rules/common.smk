@@ -29,7 +29,7 @@ from clipdr.artifacts import all_of
 from clipdr.errors import UserError
 from clipdr.chain import captions, chunks_of, evaluation
 from clipdr.chunks import chunk_names
-from clipdr.evaluate.tasks import folder_name
+from clipdr.evaluate.tasks import folder_name, present
 from clipdr.words import has_scores, networks, slug
 from clipdr.fingerprint import fingerprint
 from clipdr.train import named_modules
@@ -37,7 +37,7 @@ from clipdr.train import named_modules
 try:
     CONFIG = configuration.load_config(ROOT, config)
     SCALE = configuration.load_scale(ROOT, CONFIG["scale"])
-    SUITE = configuration.load_suite(ROOT, SCALE["evaluation"]["suite"])
+    SUITE = configuration.with_suites(SCALE, ROOT, CONFIG["scale"])[1]
     MODELS = configuration.load_models(ROOT)
     # Experiments by <paper>-<name>, and why this scale has none of the others.
     EXPERIMENTS, MISFITS = configuration.load_experiments(ROOT, CONFIG)
@@ -47,12 +47,18 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 
+def suite_of(one):
+    """An experiment's suite, without tasks that are not there if the scale skips those."""
+    asked = one.scale["evaluation"]
+    return present(one.suite, asked["tasks"]) if asked.get("missing") == "skip" else one.suite
+
+
 def evaluations(experiment):
     """Run -> its evaluation, of an experiment; none where something else is measured."""
     one = EXPERIMENTS[experiment]
     if one.measured:
         return {}
-    return {run: evaluation([run.artifact, *run.others], one.suite, one.scale) for run in one.runs}
+    return {run: evaluation([run.artifact, *run.others], suite_of(one), one.scale) for run in one.runs}
 
 
 EVALUATIONS = {name: evaluations(name) for name in EXPERIMENTS}
@@ -75,6 +81,8 @@ def report(experiment):
     one = EXPERIMENTS[experiment]
     scale = {"name": CONFIG["scale"], "title": SCALE["title"]}
     scale |= {key: one.scale["evaluation"].get(key, False) for key in ("columns", "leave_out_chance")}
+    absent = [task["key"] for task in one.suite["tasks"] if task not in suite_of(one)["tasks"]]
+    scale |= {"absent": absent} if absent else {}
     every = EVALUATIONS[experiment]
     sizes = {entry["name"]: entry["size"] for entry in one.scale["datasets"].values()}
     runs = [
@@ -131,7 +139,10 @@ def fetched(made):
 # Where captioner and teachers run when they reinforce; training has a key of its own.
 DEVICE = SCALE["zoo"].get("device", "cpu")
 # Kind of zoo -> regular expression of its members.
-ZOO = {"trained": "none", "published": "none", SCALE["zoo"]["kind"]: names("zoo")}
+ZOO = {
+    kind: names("zoo", lambda made: ({"pretrained", "file"} & made.settings.keys() != set()) == (kind == "published"))
+    for kind in ("trained", "published")
+}
 
 
 wildcard_constraints:
@@ -260,7 +271,9 @@ def scored(wildcards):
     """The evaluations that an experiment's table reads, or the file of what was measured for it."""
     name = f"{wildcards.paper}-{wildcards.experiment}"
     if name in MEASURED:
-        return [f"results/{measured_file(MEASURED[name])}"]
+        return f"results/{measured_file(MEASURED[name])}"
+    if EVALUATIONS[name] and not suite_of(EXPERIMENTS[name])["tasks"]:
+        return f"no task of the suite is in {TASKS}; run the target download_eval, or put tasks there"
     return sorted({f"results/{folder}" for made in EVALUATIONS[name].values() for folder in scores(made)})
 
 

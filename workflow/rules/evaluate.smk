@@ -26,7 +26,7 @@ rule evaluate:
 
 # Tasks that are not cut from a pool: fetched as the suite's lock says, into the folder that the scale names.
 TASKS = SCALE["evaluation"].get("tasks")
-FETCHED = {folder_name(task["key"]): task["key"] for task in SUITE["tasks"] if TASKS and "source" in task}
+FETCHED = {folder_name(task["key"]): task for task in SUITE["tasks"] if TASKS and "source" in task}
 
 
 rule download_eval:
@@ -46,10 +46,10 @@ rule plan_download:
     conda:
         "../../envs/torch.yaml"
     params:
-        suite=SCALE["evaluation"]["suite"],
+        suites=configuration.suites_of(SCALE),
         tasks=TASKS,
     shell:
-        "python -m clipdr.evaluate plan --suite {params.suite:q} --tasks {params.tasks:q} 2>&1 > {output:q} | tee {log:q};"
+        "python -m clipdr.evaluate plan --suites {params.suites:q} --tasks {params.tasks:q} 2>&1 > {output:q} | tee {log:q};"
         " cat {output:q} >&2"
 
 
@@ -72,8 +72,8 @@ rule download_task:
         mem_mb=4000,
         runtime=600,
     params:
-        suite=SCALE["evaluation"]["suite"],
-        task=lambda wildcards: FETCHED[wildcards.folder],
+        suite=lambda wildcards: FETCHED[wildcards.folder]["suite"],
+        task=lambda wildcards: FETCHED[wildcards.folder]["key"],
         code=code("clipdr.evaluate.download"),
     shell:
         "python -m clipdr.evaluate download --suite {params.suite:q} --task {params.task:q} --output {output:q}"

@@ -71,7 +71,7 @@ def main() -> None:
         "plan",
         _plan,
         "Say what of a suite is there, what is to be fetched, and what must be fetched by hand.",
-        "python -m clipdr.evaluate plan --suite datacomp38 --tasks data/tasks",
+        "python -m clipdr.evaluate plan --suites datacomp38 aro --tasks data/tasks",
     )
     plan.add_argument("--tasks", type=Path, required=True, help="folder of the wds_* task folders")
     download = cli.command(
@@ -83,7 +83,8 @@ def main() -> None:
     )
     download.add_argument("--task", required=True, help="its key")
     download.add_argument("--output", type=Path, required=True, help="the task folder")
-    for command in (lock, plan, download):
+    plan.add_argument("--suites", nargs="+", required=True, help="of config/suites")
+    for command in (lock, download):
         command.add_argument("--suite", required=True, help="of config/suites")
     args = parser.parse_args()
     args.run(args)
@@ -118,7 +119,8 @@ def _lock(args) -> None:
 def _plan(args) -> None:
     from clipdr.evaluate.download import plan
 
-    print(plan(*_suite_and_lock(args.suite), args.tasks))
+    found = map(_suite_and_lock, args.suites)
+    print(plan({lock: suite for suite, lock in found}, args.tasks))
 
 
 def _download(args) -> None:

@@ -39,18 +39,22 @@ def write_lock(suite: Mapping, output: Path) -> None:
     log.info("%s: %d tasks, %s", output, len(entries), _gigabytes(sum(map(_bytes, entries.values()))))
 
 
-def plan(suite: Mapping, lock: Path, tasks_dir: Path) -> str:
+def plan(suites: Mapping[Path, Mapping], tasks_dir: Path) -> str:
     """What is there, what is to be fetched and what is left to people, with the bytes of it all.
 
-    Raises UserError if the disk has no room for it, or the lock lacks a task.
+    Args:
+        suites: lock -> suite.
+        tasks_dir: folder of the task folders.
+
+    Raises UserError if the disk has no room for it, or a lock lacks a task.
     """
-    locked, lines, left = read_lock(lock), [], 0
-    for entry in suite["tasks"]:
+    lines, left = [], 0
+    for lock, entry in ((lock, entry) for lock, suite in suites.items() for entry in suite["tasks"]):
         folder = tasks_dir / folder_name(entry["key"])
         if folder.is_dir():
             lines.append(f"{entry['key']}: there")
         elif "source" in entry:
-            size = _bytes(_of(locked, entry["key"], lock))
+            size = _bytes(_of(read_lock(lock), entry["key"], lock))
             left += size
             lines.append(f"{entry['key']}: {_gigabytes(size)} from {entry['source']}")
         else:

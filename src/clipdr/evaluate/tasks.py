@@ -46,6 +46,12 @@ def task_folder(tasks_dir: Path, entry: dict) -> Path:
     return folder
 
 
+def present(suite: dict, tasks_dir: Path) -> dict:
+    """The suite with the tasks that have a folder."""
+    found = [entry for entry in suite["tasks"] if (Path(tasks_dir) / folder_name(entry["key"])).is_dir()]
+    return {**suite, "tasks": found}
+
+
 def open_images(folder: Path, entry: dict, layout: str, split: str = "test") -> Images:
     """The images of a task folder; none is read.
 

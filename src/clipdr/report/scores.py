@@ -63,7 +63,8 @@ def read(experiment: Mapping, scale: Mapping, runs: Iterable[Mapping], results: 
 
     Args:
         experiment: of whose columns those of accuracy are read.
-        scale: `columns` maps each to its tasks, as `<task>` or `<task>:<metric>`; `leave_out_chance`.
+        scale: `columns` maps each to its tasks, as `<task>` or `<task>:<metric>`; `leave_out_chance`; and `absent`,
+            tasks that were not there: columns that need one have no values.
         runs: each with its `row`, its `seed` and the folders of its `scores` below `results`.
 
     Raises:
@@ -71,19 +72,24 @@ def read(experiment: Mapping, scale: Mapping, runs: Iterable[Mapping], results: 
     """
     runs = list(runs)
     columns = evaluation_columns(experiment) if runs else []  # of a table without runs the scale says nothing
-    words = {column: scale["columns"][column] for column in columns}
+    words = {column: words for column in columns if not missing_tasks(words := scale["columns"][column], scale)}
     wanted = list(dict.fromkeys(word for of_column in words.values() for word in of_column))
     found = [{word: score for word, score in _scores(run, wanted, Path(results))} for run in runs]
     dull = {word for word in wanted if all(of_run[word].at_chance for of_run in found)}
     lines, draws_R = [], {}
     for run, of_run in zip(runs, found, strict=True):
-        for column in columns:
+        for column in words:
             left_out = dull if scale.get("leave_out_chance") and set(words[column]) - dull else set()
             kept = [of_run[word] for word in words[column] if word not in left_out]
             at_chance = [of_run[word].title for word in words[column] if word in dull]
             lines.append({"row": run["row"], "seed": run["seed"], "column": column, **_cell(kept, at_chance)})
             draws_R[run["row"], run["seed"], column] = 100 * np.mean([score.draws_R for score in kept], axis=0)
     return Scores(pd.DataFrame(lines, columns=list(MEASURED)).astype(MEASURED), draws_R)
+
+
+def missing_tasks(words: Sequence[str], scale: Mapping) -> list[str]:
+    """Those of a column's tasks that were not there to be scored: a mean without them is that of another column."""
+    return [word for word in words if task_and_metric(word)[0] in scale.get("absent", ())]
 
 
 def over_seeds(draws_SR: np.ndarray) -> np.ndarray:

@@ -19,7 +19,9 @@ from clipdr.evaluate.intervals import percentiles
 from clipdr.files import atomic_file
 from clipdr.report import networks
 from clipdr.report.efficiency import efficiency_lines
-from clipdr.report.scores import Scores, over_seeds, read
+from clipdr.report.scores import Scores, missing_tasks, over_seeds, read
+from clipdr.report.tasks import RULE as RULE_OF_TASKS
+from clipdr.report.tasks import task_lines
 from clipdr.report.verdicts import RULE, compare, verdict_lines
 from clipdr.text import MISSING, between, markdown_table, number, tex
 from clipdr.words import NETWORK_COLUMNS, columns_of, evaluation_columns, has_scores, published_of, words_of
@@ -42,11 +44,11 @@ def build(report: Mapping, results: Path, output: Path) -> None:
     experiment, scale, scale_name = report["experiment"], report["scale"], report["scale"]["name"]
     scores = read(experiment, scale, report["runs"], results)
     summary = summarise(experiment, scores)
-    compared = compare(experiment, scores)
+    compared, tasks = compare(experiment, scores), task_lines(experiment, report["runs"], results)
     cells, conditions = networks.measurements(experiment, results)
     texts = {
         ".csv": csv(experiment, summary, cells, conditions),
-        ".md": markdown(experiment, scale, scale_name, summary, compared, cells, conditions),
+        ".md": markdown(experiment, scale, scale_name, summary, compared, cells, conditions, tasks),
         ".tex": latex(experiment, scale_name, summary, cells),
     }
     if "curve" in experiment:
@@ -112,6 +114,7 @@ def markdown(
     compared: pd.DataFrame,
     cells: pd.DataFrame,
     conditions: Mapping,
+    tasks: list[dict[str, str]],
 ) -> str:
     """The table for a reader: what it is and is not, ours beside published, what was measured, the comparisons."""
     rows = experiment["rows"]
@@ -126,6 +129,9 @@ def markdown(
     ]
     if has_scores(experiment):
         parts += ["## What the columns measure here", markdown_table(_task_lines(experiment, summary))]
+        parts += _missing(experiment, scale)
+    if tasks:
+        parts += ["## Each task", markdown_table(tasks), RULE_OF_TASKS]
     if len(cells):
         parts += ["## Networks measured here", markdown_table(networks.network_lines(cells))]
     if len(compared):
@@ -288,10 +294,17 @@ def _tex_comments(experiment: Mapping, scale_name: str, measured: bool) -> list[
     return [*lines[:-1], lines[-1] + " Needs \\usepackage{booktabs}."]
 
 
+def _missing(experiment: Mapping, scale: Mapping) -> list[str]:
+    """A sentence on the columns that cannot be shown, because tasks were not there."""
+    gone = {c: missing_tasks(scale["columns"][c], scale) for c in evaluation_columns(experiment)}
+    named = "; ".join(f"{column}: {', '.join(words)}" for column, words in gone.items() if words)
+    return [f"Not shown, for want of tasks: {named}."] if named else []
+
+
 def _task_lines(experiment: Mapping, summary: pd.DataFrame) -> list[dict[str, str]]:
     cells = summary.dropna(subset="mean").drop_duplicates("column").set_index("column")
     lines = []
-    for column in evaluation_columns(experiment):
+    for column in [column for column in evaluation_columns(experiment) if column in cells.index]:
         cell = cells.loc[column]
         line = {"column": column, "tasks": cell["tasks"], "test images": str(int(cell["images"]))}
         lines.append(line | {"chance": number(cell["chance"], 2), "tasks at chance": cell["at_chance"] or MISSING})

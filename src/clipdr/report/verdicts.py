@@ -39,6 +39,8 @@ def compare(experiment: Mapping, scores: Scores) -> pd.DataFrame:
         if column in NETWORK_COLUMNS:
             continue
         measured = scores.measured[scores.measured["column"] == column]
+        if not {better, than} <= set(measured["row"]):
+            continue  # a task of the column was not there
         values = measured.pivot(index="seed", columns="row", values="value")[[better, than]].dropna()
         seeds = list(values.index)
         low, high = percentiles(over_seeds(scores.of(better, column, seeds) - scores.of(than, column, seeds)))

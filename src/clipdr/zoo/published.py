@@ -1,8 +1,8 @@
-"""A published model of open_clip, as the model folder that a trained one would be.
+"""A published model, as the model folder that a trained one would be.
 
-Weights come from where open_clip's list of tags says, or from a folder, for machines without a network:
-`<weights>/<model>/<tag>.safetensors` (or .bin, .pt). Preprocessing is that of the tag, and so is the activation, which
-leaves no trace in the weights.
+It is open_clip's, or one of config/models with a file of weights. Those of open_clip come from where its list of tags
+says, or from a folder, for machines without a network: `<weights>/<model>/<tag>.safetensors` (or .bin, .pt).
+Preprocessing is that of the tag, and so is the activation, which leaves no trace in the weights.
 """
 
 from pathlib import Path
@@ -22,33 +22,46 @@ def publish(settings: dict, weights: Path | None, output: Path) -> None:
     """Write a model folder of the weights that `settings` names.
 
     Args:
-        settings: `model` and `pretrained`, open_clip's names of network and tag, and `sha256` of the file, if given.
+        settings: `model` and `pretrained`, open_clip's names of network and tag; or `model`, its `config` of
+            config/models, and `file`. And `sha256` of the file, if given.
         weights: folder to take the file from; None to fetch it.
         output: the model folder.
 
     Raises:
         UserError: no such model, tag or file, another hash than the settings', no network, or weights of another model.
     """
-    name, tag = settings["model"], settings["pretrained"]
-    entry = _entry(name, tag)
-    file = _fetch(name, tag, entry) if weights is None else _find(Path(weights), name, tag)
+    name = settings["model"]
+    if "file" in settings:
+        what, file, config = f"{name}, {settings['file']}", Path(settings["file"]), settings["config"]
+        if not file.is_file():
+            raise UserError(f"{file}, the weights of {name}, does not exist; put it there, or correct the scale")
+    else:
+        what, file, config = _of_open_clip(name, settings["pretrained"], weights)
     digest = sha256_file(file)
     if settings.get("sha256", digest) != digest:
         raise UserError(
-            f"{file} has sha256 {digest}, but the scale's zoo says {settings['sha256']} of {name}, {tag}; get the file "
-            "again, or correct the scale"
+            f"{file} has sha256 {digest}, but the scale says {settings['sha256']} of {what}; get the file again, or "
+            "correct the scale"
         )
+    with atomic_dir(output) as folder:
+        write_folder(config, None, folder)
+        if "file" not in settings:
+            _write_tokenizer(name, config["model_cfg"]["text_cfg"], folder)
+        model = random_model(config, 0, what)
+        load_pretrained(model, file, what)
+        save_weights(model, folder)
+    log.info("%s: %s, sha256 %s", what, file, digest)
+
+
+def _of_open_clip(name: str, tag: str, weights: Path | None) -> tuple[str, Path, dict]:
+    """What errors call the model, the file of its weights, and its configuration with the tag's preprocessing."""
+    entry = _entry(name, tag)
+    file = _fetch(name, tag, entry) if weights is None else _find(Path(weights), name, tag)
     preprocess_cfg = {key: entry[key] for key in PREPROCESSING if key in entry}
     config = configuration(f"{OPEN_CLIP}{name}", preprocess_cfg)
     if entry.get("quick_gelu"):
         config["model_cfg"]["quick_gelu"] = True
-    with atomic_dir(output) as folder:
-        write_folder(config, None, folder)
-        _write_tokenizer(name, config["model_cfg"]["text_cfg"], folder)
-        model = random_model(config, 0, f"{name}, {tag}")
-        load_pretrained(model, file, f"{name}, {tag}")
-        save_weights(model, folder)
-    log.info("%s, %s: %s, sha256 %s", name, tag, file, digest)
+    return f"{name}, {tag}", file, config
 
 
 def _entry(name: str, tag: str) -> dict:
