@@ -257,6 +257,8 @@ def _warning(experiment: Mapping, scale: Mapping, scale_name: str, measured: boo
     if not has_scores(experiment):
         ours = " Only parameters and latency are ours, beside the paper's." if measured else ""
         return f"> **ACCURACY IS THE PAPER'S: no model was trained for this table.**{ours}"
+    if any("weights" in row for row in experiment["rows"]):
+        return "> **Our accuracy is that of published weights, scored here on the tasks that were there.**"
     beside = (
         " Parameters and latency are not of these models but of the paper's full-size networks." if measured else ""
     )
