@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO / "src"))
 from clipdr.fingerprint import closure  # noqa: E402
-from clipdr.train import ONLINE  # noqa: E402
+from clipdr.train import ONLINE, WATCHED  # noqa: E402
 
 # Environments that have a lock of their own, and all that stands in it.
 OWN = {"download": "requirements-download.lock"}
@@ -50,7 +50,11 @@ def modules_of(rule: dict) -> set[str]:
     commands = [f"{name}.__main__" if name.split(".")[-1] in packages else name for name in rule["command"]]
     modules = set(commands).union(*(closure(module, REPO) for module in ["clipdr.cli", *rule["code"]]))
     if "clipdr.train.run" in modules:
-        named = [ONLINE, *(f"clipdr.losses.{path.stem}" for path in (REPO / "src/clipdr/losses").glob("[!_]*.py"))]
+        named = [
+            ONLINE,
+            WATCHED,
+            *(f"clipdr.losses.{path.stem}" for path in (REPO / "src/clipdr/losses").glob("[!_]*.py")),
+        ]
         modules = modules.union(*(closure(module, REPO) for module in named))
     return modules
 

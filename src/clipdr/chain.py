@@ -124,11 +124,25 @@ def rows(reinforced: Artifact) -> Artifact:
     return artifact("rows", reinforced.name.rpartition("-")[0], {}, reinforced=reinforced)
 
 
+def watched(scale: Mapping) -> dict:
+    """What a run is scored on on the way, and how often."""
+    asked = scale["evaluation"]
+    every = asked["evaluate_every"]
+    folder = {"folder": asked["tasks"]} if "tasks" in asked else {}
+    return {"every": every["steps"], "tasks": _tasks(every), "batch_size": asked["batch_size"], **folder}
+
+
+def _tasks(suite: Mapping) -> list[dict]:
+    return [{key: value for key, value in task.items() if key not in DESCRIPTIVE} for task in suite["tasks"]]
+
+
 def evaluation(models: Sequence[Artifact], suite: Mapping, scale: Mapping) -> Artifact:
     """The evaluation of a run, or of several models together, on the suite that the scale names."""
-    tasks = [{key: value for key, value in task.items() if key not in DESCRIPTIVE} for task in suite["tasks"]]
     of_scale = ("batch_size", "precision")
-    settings = {"tasks": tasks, **{key: scale["evaluation"][key] for key in of_scale if key in scale["evaluation"]}}
+    settings = {
+        "tasks": _tasks(suite),
+        **{key: scale["evaluation"][key] for key in of_scale if key in scale["evaluation"]},
+    }
     suites = scale["evaluation"]["suite"]
     of = "+".join(suites) if isinstance(suites, list) else suites
     name = f"{'+'.join(model.name for model in models)}/{of}"

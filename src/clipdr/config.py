@@ -201,7 +201,11 @@ def with_suites(scale: Mapping, root: Path, source: str) -> tuple[dict, dict]:
         column: [key for word in words for key in keys.get(word, [word])]
         for column, words in scale["evaluation"]["columns"].items()
     }
-    return {**scale, "evaluation": {**scale["evaluation"], "columns": columns}}, {"tasks": every}
+    asked = {**scale["evaluation"], "columns": columns}
+    if "evaluate_every" in asked:
+        watched = asked["evaluate_every"]
+        asked["evaluate_every"] = {**watched, "tasks": load_suite(root, watched["suite"])["tasks"]}
+    return {**scale, "evaluation": asked}, {"tasks": every}
 
 
 def metrics_of(root: Path, kind: str) -> list[str]:

@@ -183,6 +183,8 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
     stored, precision = _stored(settings, online), data.get("embeddings", "bfloat16")
     teachers = _stored_teachers(data, settings["objective"], stored, scale)
     reinforced = chain.reinforced(scale, models, dataset, name, augmentation, stored, precision, teachers)
+    if "evaluate_every" in scale["evaluation"]:
+        settings["watched"], inputs["pool"] = chain.watched(scale), chain.pool(scale)
     if settings["training"]["source"] == "stream":
         return artifact("runs", _slug(settings, objectives), settings, rows=chain.rows(reinforced), **inputs)
     views = chain.views(reinforced, config["model_cfg"]["vision_cfg"]["image_size"])

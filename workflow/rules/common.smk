@@ -223,6 +223,15 @@ def pool_code(wildcards):
     return code("clipdr.pool.folder") if kind == "folder" else code("clipdr.pool.emoji")
 
 
+def watched_tasks(wildcards):
+    """The tasks that a run is scored on on the way, if it is."""
+    made = ARTIFACTS[f"runs/{wildcards.runs}"]
+    if "watched" not in made.settings:
+        return []
+    folder = made.settings["watched"].get("folder")
+    return [folder] if folder else [f"results/{made.inputs['pool'].path}/tasks"]
+
+
 def train_code(wildcards):
     """A run depends on the code of its own objective alone."""
     return code("clipdr.train.run", *named_modules(ARTIFACTS[f"runs/{wildcards.runs}"].settings))

@@ -8,6 +8,7 @@ rule train:
         init=made_from("init", "model"),
         teachers=made_from("teachers", "model"),
         captioner=made_from("captioner", "model"),
+        tasks=watched_tasks,
     output:
         directory("results/runs/{runs}/model"),
     log:
@@ -23,7 +24,7 @@ rule train:
     params:
         python=python,
         data=lambda wildcards, input: folders([*input.views, *input.rows]),
-        models=lambda wildcards, input: options(input, ("tokenizer", "init", "teachers", "captioner")),
+        models=lambda wildcards, input: options(input, ("tokenizer", "init", "teachers", "captioner", "tasks")),
         code=train_code,
     shell:
         "{params.python} clipdr.train --settings {input.settings:q} --data {params.data:q} {params.models:q}"

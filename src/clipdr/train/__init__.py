@@ -2,9 +2,10 @@
 
 from clipdr.losses import module_name
 
-ONLINE = "clipdr.train.online"
+ONLINE, WATCHED = "clipdr.train.online", "clipdr.train.watched"
 
 
 def named_modules(settings: dict) -> list[str]:
     """Modules that a run imports by name, because its settings ask for them: no other run depends on their code."""
-    return [module_name(settings["objective"]["name"]), *([ONLINE] if "online" in settings else [])]
+    asked = [module for key, module in (("online", ONLINE), ("watched", WATCHED)) if key in settings]
+    return [module_name(settings["objective"]["name"]), *asked]

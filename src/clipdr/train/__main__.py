@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="model folder of the run to start from (default: random weights)")
     parser.add_argument("--teachers", type=Path, nargs="+", default=[], help="model folders of teachers asked online")
     parser.add_argument("--captioner", type=Path, help="model folder of the captioner asked online")
+    parser.add_argument("--tasks", type=Path, help="folder of the tasks that the run is scored on on the way")
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
     parser.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's files (default: none)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1: the bytes depend on it)")
@@ -36,6 +37,7 @@ def main() -> None:
         args.tensorboard,
         args.teachers,
         args.captioner,
+        args.tasks,
     )
 
 

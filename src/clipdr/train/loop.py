@@ -39,6 +39,7 @@ def fit(
     folder: Path,
     world: World,
     tensorboard: Path | None = None,
+    evaluate: Callable[[nn.Module, int], None] | None = None,
 ) -> nn.Module:
     """Train for `settings["steps"]` steps; the model whose weights the run gives, in evaluation mode.
 
@@ -48,6 +49,7 @@ def fit(
         settings: as workflow/schemas/training.schema.yaml, with its defaults, and `seed`.
         what: name in messages and progress lines.
         folder: receives log.jsonl and the ladder, and holds the last checkpoint while training: a killed run goes on.
+        evaluate: called by the first process after each step, with the model whose weights the run would give now.
 
     Raises:
         UserError: the loss is not finite, or explodes; a checkpoint cannot be written.
@@ -74,6 +76,8 @@ def fit(
                 watch.record(done, record, world.device)
         if world.first and done in ladder:
             checkpoint.keep(folder, ema.module if ema else student.model, done)
+        if world.first and evaluate:
+            evaluate(ema.module if ema else student.model, done)
         if world.first and time.monotonic() - saved > SAVE_EVERY_SECONDS:
             checkpoint.save(folder, parts, done)
             saved = time.monotonic()

@@ -27,7 +27,7 @@ from clipdr.models.folder import (
     write_folder,
 )
 from clipdr.progress import log
-from clipdr.train import ONLINE, checkpoint, named_modules
+from clipdr.train import ONLINE, WATCHED, checkpoint, named_modules
 from clipdr.train.loop import fit
 from clipdr.train.parallel import World, join, leave, wait
 from clipdr.train.student import Student
@@ -42,6 +42,7 @@ class MadeFrom:
     init: Path | None = None
     teachers: Sequence[Path] = ()
     captioner: Path | None = None
+    tasks: Path | None = None
 
 
 def train(
@@ -53,6 +54,7 @@ def train(
     tensorboard: Path | None = None,
     teachers: Sequence[Path] = (),
     captioner: Path | None = None,
+    tasks: Path | None = None,
 ) -> None:
     """Train and write `output`, a model folder with a `log.jsonl` and, if asked for, a ladder of weights.
 
@@ -63,12 +65,13 @@ def train(
         init: model folder of the run that this one starts from; random weights without it.
         tensorboard: folder for TensorBoard's files.
         teachers, captioner: model folders of those that are asked at every step, as the settings' `online` names them.
+        tasks: folder of the tasks that the run is scored on on the way, if the settings have `watched`.
 
     Raises:
         UserError: the data lack a teacher or the synthetic captions that the settings name, or are fewer than a batch;
             `init` is of another model; the loss is not finite.
     """
-    made = MadeFrom(data, tokenizer, init, teachers, captioner)
+    made = MadeFrom(data, tokenizer, init, teachers, captioner, tasks)
     world = join(settings["training"]["device"], settings["training"]["processes"])
     try:
         token = _token(settings, made)
@@ -92,7 +95,10 @@ def _train(settings: dict, made: MadeFrom, folder: Path, name: str, world: World
         write_folder(settings["model"]["config"], made.tokenizer, folder)
     wait(world)
     student, objective, source = prepare(settings, made, folder, world)
-    trained = fit(student, objective, source.batches, recipe(settings), name, folder, world, tensorboard)
+    evaluate = None
+    if "watched" in settings:
+        evaluate = importlib.import_module(WATCHED).evaluator(settings, made.tokenizer, made.tasks, folder)
+    trained = fit(student, objective, source.batches, recipe(settings), name, folder, world, tensorboard, evaluate)
     if world.first:
         save_weights(trained, folder)
 
