@@ -6,6 +6,8 @@ Also what the evaluator says when a folder is broken: clip_benchmark gives trace
 import io
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -362,3 +364,39 @@ def test_an_ensemble_joins_unit_vectors(model_dir, tasks, tmp_path):
     twin = shutil.copytree(folders[0], tmp_path / "twin")
     both = _evaluate([folders[0], twin], tasks, CLASSIFY)
     assert both[0]["metrics"] == pytest.approx(alone[0]["metrics"])  # a model with itself is the model
+
+
+def _command(model_dir, tasks, output, names, *options) -> dict[str, dict]:
+    """Metrics that the `clip_benchmark` command writes of each task."""
+    command = [sys.executable, "-m", "clip_benchmark.cli", "eval", "--dataset", *(f"wds/tiny/{name}" for name in names)]
+    command += ["--dataset_root", f"{tasks}/wds_{{dataset_cleaned}}", "--model", f"local-dir:{model_dir}"]
+    command += ["--pretrained", "", "--no_amp", "--num_workers", "0", "--batch_size", "16", "--quiet", *options]
+    output.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [*command, "--output", f"{output}/{{dataset}}.json"], capture_output=True, text=True, cwd=output
+    )
+    assert done.returncode == 0, done.stderr
+    return {name: json.loads((output / f"tiny_{name}.json").read_text())["metrics"] for name in names}
+
+
+@pytest.mark.slow
+def test_the_commands_agree(model_dir, tasks, tmp_path):
+    """Classes below and above five, several labels, and retrieval with five captions, as a user would call both."""
+    task = "zeroshot_classification"
+    theirs = _command(model_dir, tasks, tmp_path / "theirs", ["val", "few", "labels"], "--task", task)
+    recalls = ["--task", "zeroshot_retrieval", "--recall_k", "1", "5", "10"]
+    theirs |= _command(model_dir, tasks, tmp_path / "theirs", ["retrieval"], *recalls)
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"tasks": [CLASSIFY, FEW, LABELS, RETRIEVE], "batch_size": 16}))
+    command = [sys.executable, "-m", "clipdr.evaluate", "suite", "--model", model_dir, "--tasks", tasks]
+    command += ["--settings", settings, "--output", tmp_path / "ours"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "ours/records.jsonl").read_text().splitlines()
+    ours = {record["key"].removeprefix("tiny/"): record["metrics"] for record in map(json.loads, lines)}
+    for name in ("val", "few"):  # exactly; they write NaN where there is no value, and we null
+        expected = {key: None if np.isnan(value) else value for key, value in theirs[name].items()}
+        assert {key: ours[name][key] for key in expected} == expected
+    for name in ("labels", "retrieval"):
+        assert {key: ours[name][key] for key in theirs[name]} == pytest.approx(theirs[name], abs=1e-6)
+    assert len(theirs["retrieval"]) == 6

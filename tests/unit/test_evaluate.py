@@ -60,6 +60,15 @@ def test_embeddings_are_those_of_the_model(teachers):
     assert kept_N.all() and np.array_equal(encoder.texts(texts[::-1]), encoder.texts(texts)[::-1])
 
 
+def test_decoding_ahead_changes_nothing(teachers):
+    """Images that come twice, in one batch and in the next, too."""
+    some = [*images(5), *images(3), (b"no image", "bad"), *images(7)]
+    one, two = (Encoder([teachers[0]], 2, threads=threads) for threads in (1, 2))
+    for alone, ahead in zip(one.images(some, skip=True), two.images(some, skip=True), strict=True):
+        np.testing.assert_array_equal(alone, ahead)
+    assert (one.skipped, two.skipped) == (1, 1)
+
+
 def test_devices_share_the_images(teachers):
     alone, both = Encoder([teachers[0]], 2), Encoder([teachers[0]], 2, devices=["cpu", "cpu"])
     assert np.array_equal(alone.images(images(9))[0], both.images(images(9))[0])

@@ -9,9 +9,9 @@ Shapes: N images or texts, D embedding dimensions, L tokens.
 """
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import cycle
+from itertools import chain, cycle, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ class Encoder:
     Args:
         model_dirs: folders with configuration and weights.
         batch_size: images or texts of a forward pass.
-        threads: that decode images.
+        threads: that decode images; with several, the next batch is decoded while the model reads one.
         devices: on each of which a copy of the models runs, batches taking turns.
         precision: float32, or bfloat16 or float16 by autocast.
     """
@@ -65,11 +65,12 @@ class Encoder:
         """
         rows: list[np.ndarray | None] = []
         with ThreadPoolExecutor(self.threads) as readers, ThreadPoolExecutor(len(self.copies)) as runners:
-            for group in batched(images, self.batch_size * len(self.copies)):
-                keys = [sha256(data) for data, _ in group]
-                new = {key: one for key, one in zip(keys, group, strict=True) if key not in self.images_known}
-                read = readers.map(lambda one: self._pixels(one, skip), new.values())
-                pixels = {key: of_models for key, of_models in zip(new, read, strict=True) if of_models is not None}
+            begun = (
+                self._reading(group, readers, skip) for group in batched(images, self.batch_size * len(self.copies))
+            )
+            for keys, reading in begun if self.threads == 1 else _one_ahead(begun):
+                new = {key: pixels.result() for key, pixels in reading.items() if key not in self.images_known}
+                pixels = {key: of_models for key, of_models in new.items() if of_models is not None}
                 self.images_known |= self._encoded("encode_image", pixels, runners)
                 rows += [self.images_known.get(key) for key in keys]
         kept_N = np.array([row is not None for row in rows])
@@ -86,6 +87,12 @@ class Encoder:
                 tokens = zip(*(model.tokenizer.cut(group) for model in self.copies[0]), strict=True)
                 self.texts_known |= self._encoded("encode_text", dict(zip(group, tokens, strict=True)), runners)
         return np.stack([self.texts_known[text] for text in texts])
+
+    def _reading(self, group: list[tuple[bytes, str]], readers: ThreadPoolExecutor, skip: bool) -> tuple[list, dict]:
+        """Hashes of the images, and of each that is new its pixels, which are being decoded."""
+        keys = [sha256(data) for data, _ in group]
+        new = {key: one for key, one in zip(keys, group, strict=True) if key not in self.images_known}
+        return keys, {key: readers.submit(self._pixels, one, skip) for key, one in new.items()}
 
     def _pixels(self, image: tuple[bytes, str], skip: bool) -> list[Tensor] | None:
         """The image as each model takes it; None if it cannot be decoded and may be skipped."""
@@ -124,6 +131,12 @@ class Encoder:
         if self.precision == "float32":
             return contextlib.nullcontext()
         return torch.autocast(next(model.parameters()).device.type, getattr(torch, self.precision))
+
+
+def _one_ahead(items: Iterable) -> Iterator:
+    """Each item, once the next one has been begun."""
+    for item, _ in pairwise(chain(items, [None])):
+        yield item
 
 
 def _ready(folder: Path, device: str):
