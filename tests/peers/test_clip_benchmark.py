@@ -308,6 +308,13 @@ def test_a_broken_folder_is_one_line_that_names_the_place(model_dir, broken, nam
     assert "\n" not in str(error.value)
 
 
+def test_another_number_of_classes_than_the_suite_says(model_dir, tasks):
+    """A class name more, or less at the end of the list, would shift no label that a folder can tell."""
+    assert _evaluate(model_dir, tasks, {**CLASSIFY, "classes": 7})
+    with pytest.raises(UserError, match=r"classnames\.txt has 7 lines, but the suite says that tiny/val has 8 classes"):
+        _evaluate(model_dir, tasks, {**CLASSIFY, "classes": 8})
+
+
 def test_a_task_without_a_folder_is_named(model_dir, tasks):
     with pytest.raises(UserError, match="no such task folder for tiny/other"):
         _evaluate(model_dir, tasks, {**CLASSIFY, "key": "tiny/other"})

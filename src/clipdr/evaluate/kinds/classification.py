@@ -31,12 +31,23 @@ class Task:
 
 
 def open_task(folder: Path, entry: dict, layout: str = "classification") -> Task:
-    classes = lines(folder / "classnames.txt")
+    classes = class_names(folder, entry)
     path = folder / "zeroshot_classification_templates.txt"
     templates = lines(path)
     for template in templates:
         _check_template(path, template)
     return Task(open_images(folder, entry, layout), classes, templates)
+
+
+def class_names(folder: Path, entry: dict) -> tuple[str, ...]:
+    """The classes of a folder. Raises UserError for another number than the suite says."""
+    classes = lines(folder / "classnames.txt")
+    if entry.get("classes") not in (None, len(classes)):
+        raise UserError(
+            f"{folder}/classnames.txt has {len(classes)} lines, but the suite says that {entry['key']} has "
+            f"{entry['classes']} classes; download the task again, or correct the suite"
+        )
+    return classes
 
 
 def score(task: Task, encoder) -> Outcomes:

@@ -17,7 +17,7 @@ import numpy as np
 
 from clipdr.errors import UserError
 from clipdr.evaluate.kinds import classification
-from clipdr.evaluate.tasks import Images, lines, open_images
+from clipdr.evaluate.tasks import Images, open_images
 from clipdr.progress import log
 
 Outcomes = dict[str, np.ndarray]
@@ -39,7 +39,7 @@ class Task:
 
 def open_task(folder: Path, entry: dict) -> Task:
     images, train = (open_images(folder, entry, "classification", split) for split in ("test", "train"))
-    classes = lines(folder / "classnames.txt")
+    classes = classification.class_names(folder, entry)
     return Task(images, train, classes, entry.get("validation", 0.2), entry.get("seed", 0))
 
 
