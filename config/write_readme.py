@@ -27,6 +27,8 @@ CONFIG = "What a plain `snakemake --cores all` builds. `--config scale=ci experi
 SCALES = """A word of an experiment is a key here: `datasets`, `augmentations`, `teachers`, `models`,
 `evaluation.columns`.
 
+A scale with a `base` has all that the other one says, key by key, but for what it says itself.
+
 Under `papers`, one paper may mean something else by a word; the others see nothing of it. An experiment that this scale
 cannot have stands under `undefined` with the reason."""
 TRAINING = """The recipe of a scale's `training`. A row of an experiment may change any of its keys, under
@@ -42,8 +44,8 @@ MobileCLIP's are called by `<name>` alone too. `snakemake --cores 1 list` shows 
 An experiment names no dataset size, no batch size and no GPU. A row with `settings` is trained, and must then have
 `model`, `data.dataset`, `data.augmentation`, `data.captions` and `objective.name`, of its own or in the common
 `settings`. Its own keys win, one by one; where it names another objective, nothing of the common one stays. A row that
-says `init` starts from the weights of another row's run of the same seed. A row without `settings` has only published
-accuracy.
+says `init` starts from the weights of another row's run of the same seed. A row that names a `checkpoint` is what the
+scale's `checkpoints` says of it. Any other row has only published accuracy.
 
 Beside the columns that a scale defines there are four network columns, the same at every scale: `Params img (M)`,
 `Params txt (M)`, `Latency img (ms)` and `Latency txt (ms)`. They are counted and measured on the row's full-size
@@ -149,10 +151,12 @@ def _value(entry: dict, definitions: dict) -> str:
     if entry["type"] == "array":
         number = f" of {entry['minItems']}" if "maxItems" in entry else ""
         return f"list{number}" + ("" if "properties" in entry["items"] else f": {_value(entry['items'], definitions)}")
+    if "pattern" in entry:
+        return "name, or list of names" if "array" in entry["type"] else "name"
     kinds = entry["type"] if isinstance(entry["type"], list) else [entry["type"]]
     limits = ", ".join(f"{sign} {_plain(entry[key])}" for key, sign in LIMITS.items() if key in entry)
     words = [f"{KINDS[kind]} {limits}".strip() if kind in ("integer", "number") else KINDS[kind] for kind in kinds]
-    return "name" if "pattern" in entry else " or ".join(words)
+    return " or ".join(words)
 
 
 def _plain(value: object) -> str:

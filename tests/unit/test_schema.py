@@ -16,7 +16,15 @@ KINDS = [path.relative_to(SCHEMAS).as_posix().removesuffix(".schema.yaml") for p
 KINDS = sorted(set(KINDS) - {"models"})  # open_clip knows the keys of towers
 # Objects whose keys have a schema elsewhere.
 # Keys of these are those of other schemas, too.
-FREE = ("settings.objective", "settings.training", "scale.training", "scale.recipes.^.+$", "scale.pool", "scale.zoo")
+FREE = (
+    "settings.objective",
+    "settings.training",
+    "scale.training",
+    "scale.recipes.^.+$",
+    "scale.pool",
+    "scale.zoo",
+    "checkpoints.^.+$.settings",
+)
 FREE += ("suite.tasks.items",)
 SCALE = load_yaml(REPO / "config/scales/mini.yaml")
 EXPERIMENT = load_yaml(REPO / "config/experiments/mobileclip/table2.yaml")
@@ -112,7 +120,7 @@ def test_required_keys_are_the_ones_of_the_shipped_scale(kind, data):
         broken = edited(data, "//".join(map(str, path)), None)
         member = {"teachers", "captioner"} & set(path[:-1]) and "augmentation" not in path[:-1]
         if (
-            path[0] in ("seeds", "recipes")
+            path[0] in ("seeds", "recipes", "checkpoints")
             or path[-1] in ("ops", "min_tokens", "redraws", "flip", "erase", "leave_out_chance")
             or (member and path[-1] in extras)
         ):
