@@ -19,7 +19,7 @@ REPO = Path(__file__).parents[2]
 ENVS = sorted((REPO / "envs").glob("*.yaml"))
 PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[0-9][A-Za-z0-9.]*")
 ADDRESS = re.compile(r"://|\bfile:|@ |\b[\w-]+\.(?:com|org|io|net|dev)\b")
-WITHOUT_PYTHON = {"all", "list", "settings", "unknown_experiment"}  # targets, and what prints a text
+WITHOUT_PYTHON = {"all", "download_eval", "list", "settings", "unknown_experiment"}  # targets, and what prints a text
 
 spec = importlib.util.spec_from_file_location("write", REPO / "envs/write.py")
 write = importlib.util.module_from_spec(spec)
@@ -64,7 +64,8 @@ def test_every_rule_names_an_environment_and_the_code_it_runs() -> None:
         rule = rules[name]
         assert REPO / f"envs/{rule['env']}.yaml" in ENVS, name
         (command,) = rule["command"]
-        assert rule["code"] and set(rule["code"]) <= set(closure(command, REPO)), (
+        assert rule["code"] or name == "download_task"  # whose bytes a lock decides, and not our code
+        assert set(rule["code"]) <= set(closure(command, REPO)), (
             f"{name} fingerprints code that its command does not run"
         )
 

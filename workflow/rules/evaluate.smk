@@ -39,7 +39,7 @@ rule download_eval:
 rule plan_download:
     """How much is to be fetched, before anything is; stops where the disk has no room for it."""
     output:
-        temp(f"{TASKS or 'results/none'}/plan.txt"),
+        temp("results/plan_download.txt"),
     log:
         "results/logs/plan_download.log",
     localrule: True
@@ -48,15 +48,16 @@ rule plan_download:
     params:
         suites=configuration.suites_of(SCALE),
         tasks=TASKS,
+        code=code("clipdr.evaluate.download"),
     shell:
         "python -m clipdr.evaluate plan --suites {params.suites:q} --tasks {params.tasks:q} 2>&1 > {output:q} | tee {log:q};"
         " cat {output:q} >&2"
 
 
 rule download_task:
-    """One task, at the revision and with the hashes of the lock."""
+    """One task, at the revision and with the hashes of the lock. New code does not fetch again what has these hashes."""
     input:
-        plan=ancient(f"{TASKS or 'results/none'}/plan.txt"),
+        plan=ancient("results/plan_download.txt"),
     output:
         directory(f"{TASKS or 'results/none'}/{{folder}}"),
     log:
@@ -74,7 +75,6 @@ rule download_task:
     params:
         suite=lambda wildcards: FETCHED[wildcards.folder]["suite"],
         task=lambda wildcards: FETCHED[wildcards.folder]["key"],
-        code=code("clipdr.evaluate.download"),
     shell:
         "python -m clipdr.evaluate download --suite {params.suite:q} --task {params.task:q} --output {output:q}"
         " 2>&1 | tee {log:q}"
