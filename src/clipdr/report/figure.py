@@ -38,7 +38,7 @@ def draw(report: Mapping, results: Path, output: Path) -> None:
     scores = read(experiment, report["scale"], report["runs"], results)
     measured, summary = scores.measured, summarise(experiment, scores)
     published = [column for column in evaluation_columns(experiment) if is_published(experiment, column)]
-    columns = published or evaluation_columns(experiment)
+    columns = [column for column in published or evaluation_columns(experiment) if column in set(measured["column"])]
     titles = [f"reproduced at scale {scale_name}", paper_setting(experiment)][: 2 if published else 1]
     per_line = min(len(columns), COLUMNS_PER_LINE) * len(titles)
     lines = -(-len(columns) * len(titles) // per_line)
