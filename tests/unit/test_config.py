@@ -20,9 +20,8 @@ TABLE2, MINI = "config/experiments/mobileclip/table2.yaml", "config/scales/mini.
 SHIPPED = config.load_scale(REPO, "mini")
 RECIPE = {**SHIPPED["training"], "steps": 600, "warmup": 60, "lr": 0.002, "min_lr": 0.0}
 DATASETS = {"DataComp-12M": {"name": "12M", "size": 400, "seed": 0}}
-SCALE = {**SHIPPED, "training": RECIPE, "datasets": DATASETS}
+SCALE, SUITE = config.with_suites({**SHIPPED, "training": RECIPE, "datasets": DATASETS}, REPO, MINI)
 EXPERIMENT = load(REPO, TABLE2, "experiment")
-SUITE = config.load_suite(REPO, "emoji")
 OBJECTIVES = config.load_objectives(REPO)
 MEMBERS = [*SCALE["zoo"]["teachers"].values(), SCALE["zoo"]["captioner"]]
 MODEL = {"model_cfg": {"vision_cfg": {"image_size": 32}}}
@@ -37,6 +36,7 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "config/experiments/mobileclip").mkdir(parents=True)
     for name in ("table1", "table2", "table7"):
         shutil.copy(REPO / f"config/experiments/mobileclip/{name}.yaml", tmp_path / "config/experiments/mobileclip")
+    shutil.copy(REPO / "config/experiments/mobileclip/task_scores.csv", tmp_path / "config/experiments/mobileclip")
     return tmp_path
 
 
@@ -202,7 +202,7 @@ def test_a_suite_names_each_task_once(root):
         (
             "kind: retrieval",
             "kind: retreival",
-            "tasks[11].kind: 'retreival' is not in workflow/schemas/tasks; did you mean",
+            "tasks[10].kind: 'retreival' is not in workflow/schemas/tasks; did you mean",
         ),
         ("main_metric: acc1", "main_metric: acc2", "tasks[0]: main_metric is 'acc2'; did you mean 'acc5'?"),
         ("main_metric: acc1", "main_metric: acc1, group: 0", "tasks[0]: group is not a key"),
@@ -557,6 +557,7 @@ def test_a_misspelt_free_name_is_noticed_where_it_is_used(path):
         names = names[key]
     used = {"models": [EXPERIMENT["settings"]["model"]]}  # by Table 2
     used |= {"teachers": ["single", "ensemble"], "augmentations": ["light", "strong"]}
+    used |= {"evaluation//columns": EXPERIMENT["columns"]}
     for name in used.get(path, names):
         wrong = name + name[-1]
         renamed = {wrong if key == name else key: value for key, value in names.items()}
