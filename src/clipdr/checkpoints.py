@@ -52,7 +52,8 @@ def with_tasks(experiment: Mapping, folder: Path) -> dict:
             rows.append(row)
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
-            f"config/experiments/{folder.name}/{path.name} cannot be read ({error!r:.80}); it has name, pretrained and a column per task"
+            f"config/experiments/{folder.name}/{path.name} cannot be read ({error!r:.80}); it has name, pretrained and a "
+            "column per task"
         ) from None
     return {**experiment, "rows": rows}
 
