@@ -51,9 +51,9 @@ def with_tasks(experiment: Mapping, folder: Path) -> dict:
                 row = {**row, "tasks": {title: float(line[title]) for title in list(line)[AROUND:] if line[title]}}
             rows.append(row)
     except (OSError, KeyError, ValueError) as error:
+        where = f"config/experiments/{folder.name}/{path.name}"
         raise UserError(
-            f"config/experiments/{folder.name}/{path.name} cannot be read ({error!r:.80}); it has name, pretrained and a "
-            "column per task"
+            f"{where} cannot be read ({error!r:.80}); it has name, pretrained and a column per task"
         ) from None
     return {**experiment, "rows": rows}
 
