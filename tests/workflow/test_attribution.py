@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from clipdr.config import load_scale
 from clipdr.report import chain
 from clipdr.schema import load_yaml
 
 REPO = Path(__file__).parents[2]
 SCALES = [
-    path for path in sorted((REPO / "config/scales").glob("*.yaml")) if load_yaml(path)["pool"]["kind"] == "emoji"
+    path
+    for path in sorted((REPO / "config/scales").glob("*.yaml"))
+    if load_scale(REPO, path.stem)["pool"]["kind"] == "emoji"
 ]
 LOCKS = sorted((REPO / "config/pools").glob("*/package-lock.json"))
 WORDS = "emojibase-data"

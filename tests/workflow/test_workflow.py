@@ -148,11 +148,11 @@ def test_a_misspelt_name_stops_before_any_job_with_one_line(fresh: Path, args: l
 def test_a_misspelt_key_stops_before_any_job(fresh: Path):
     scale = fresh / "config/scales/ci.yaml"
     text = scale.read_text()
-    scale.write_text(text.replace("held_out_vendors:", "heldout_vendors:"))
+    scale.write_text(text.replace("held_out:", "heldout:"))
     done = snakemake(fresh, "-n", *CI)
     scale.write_text(text)
     assert done.returncode != 0
-    assert re.search(r"config/scales/ci\.yaml: .*heldout_vendors is not a key; did you mean 'held_out", done.stdout)
+    assert re.search(r"config/scales/ci\.yaml: .*heldout is not a key; did you mean 'held_out", done.stdout)
 
 
 def test_every_rule_says_where_it_logs_and_what_it_needs():
