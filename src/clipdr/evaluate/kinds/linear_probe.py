@@ -71,7 +71,7 @@ def probe(
     log.info("linear probe: C = %g, %.4f of the validation images", best, scores[best][0])
     model = _fitted(train_MD, label_M, best)
     log_NC = np.full((len(test_ND), classes), -np.inf)
-    log_NC[:, model.classes_] = model.predict_log_proba(test_ND)
+    log_NC[:, model.classes_] = _log_probabilities(model, test_ND)
     return log_NC
 
 
@@ -81,9 +81,19 @@ def _fitted(train_MD: np.ndarray, label_M: np.ndarray, strength: float):
     return LogisticRegression(C=strength, max_iter=ITERATIONS).fit(train_MD, label_M)
 
 
+def _log_probabilities(model, img_ND: np.ndarray) -> np.ndarray:
+    """[N, C], finite also where scikit-learn's own take the logarithm of a probability that is zero."""
+    from scipy.special import log_softmax
+
+    found = model.decision_function(img_ND)
+    if found.ndim == 1:  # two classes: the score of the second
+        return np.stack([-np.logaddexp(0, found), -np.logaddexp(0, -found)], axis=1)
+    return log_softmax(found, axis=1)
+
+
 def _quality(model, held_HD: np.ndarray, held_H: np.ndarray) -> tuple[float, float]:
     """acc1, and the mean logarithm of the true class's probability."""
-    log_HC = model.predict_log_proba(held_HD)
+    log_HC = _log_probabilities(model, held_HD)
     column_H = np.searchsorted(model.classes_, held_H)
     true_H = log_HC[np.arange(len(held_H)), column_H]
     return float((log_HC.argmax(axis=1) == column_H).mean()), float(true_H.mean())
