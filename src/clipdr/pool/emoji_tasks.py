@@ -35,6 +35,7 @@ TEMPLATES = ["{c}"]  # captions of this pool are names, not sentences
 PROBED = 1000  # digits, the first of the file, that a probe is trained on
 TAGS = 4  # of a caption whose order is changed
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+DRAWN = ("kinds", "colours", "relations", "associations")  # tasks of which something is drawn at random
 CANDIDATES, SHARE, DRAWS = 10, 4, 3  # of an association: images, the most that are right, instances of a cue
 
 
@@ -46,32 +47,43 @@ def write_tasks(folder: Path, concepts: list[Concept], splits: dict[str, list[He
         splits: `val`, `dev` and each style -> its drawings.
         pool: the scale's `pool` section.
     """
-    seed, size, val = pool["seed"], pool["image_size"], splits["val"]
-    coarse = sorted({concept.coarse for concept in concepts})
-    labels = [concept.label for concept in concepts]
+    _write_classifications(folder, concepts, splits, pool)
+    _write_texts(folder, concepts, splits["val"], pool)
+    digits = list(_digits())
+    for task in ("digits", "digits-probe"):
+        write_classification(folder / f"wds_emoji-{task}", digits[PROBED:], DIGITS, TEMPLATES)
+    write_split(folder / "wds_emoji-digits-probe/train", digits[:PROBED])
+
+
+def _write_classifications(folder: Path, concepts: list[Concept], splits: dict[str, list[Held]], pool: dict) -> None:
+    val, labels = splits["val"], [concept.label for concept in concepts]
     for split, drawings in splits.items():
         _classes(folder / f"wds_emoji-{split}", drawings, labels, lambda held: held.concept.label)
+    coarse = sorted({concept.coarse for concept in concepts})
     _classes(folder / "wds_emoji-coarse", val, coarse, lambda held: held.concept.coarse)
     fine = [held for held in val if held.concept.coarse == pool["fine_grained"]]
     names = [concept.label for concept in concepts if concept.coarse == pool["fine_grained"]]
     _classes(folder / "wds_emoji-fine-grained", fine, names, lambda held: held.concept.label)
     write_classification(folder / "wds_emoji-vendors", _with_vendor(val, labels, pool), labels, TEMPLATES)
-    digits = list(_digits())
-    for task in ("digits", "digits-probe"):
-        write_classification(folder / f"wds_emoji-{task}", digits[PROBED:], DIGITS, TEMPLATES)
-    write_split(folder / "wds_emoji-digits-probe/train", digits[:PROBED])
-    rngs = np.random.default_rng(seed).spawn(4)
-    kinds = scenes.kinds(val, coarse, size, rngs[0])
+    kinds = scenes.kinds(val, coarse, pool["image_size"], _random(pool, "kinds"))
     write_classification(folder / "wds_emoji-kinds", kinds, coarse, TEMPLATES, "multilabel")
-    write_task(folder / "wds_emoji-colours", scenes.bindings(val, size, rngs[1]), "choice")
-    write_task(folder / "wds_emoji-relations", scenes.relations(val, size, rngs[2]), "choice")
-    # One drawing a concept: a text that fits two images would count as wrong for one of them.
+
+
+def _write_texts(folder: Path, concepts: list[Concept], val: list[Held], pool: dict) -> None:
+    """Tasks of captions: of scenes, and of one drawing a concept, since a text that fits two would be wrong for one."""
+    size = pool["image_size"]
+    write_task(folder / "wds_emoji-colours", scenes.bindings(val, size, _random(pool, "colours")), "choice")
+    write_task(folder / "wds_emoji-relations", scenes.relations(val, size, _random(pool, "relations")), "choice")
     ones = [next(held for held in val if held.concept == concept) for concept in concepts]
     write_task(folder / "wds_emoji-retrieval", map(_described, ones), "retrieval")
-    write_task(folder / "wds_emoji-order", _ordered(ones, seed), "choice")
-    associations = json.dumps(list(_associations(ones, rngs[3])), indent=1)
-    files = {"instances.json": associations}
-    write_task(folder / "wds_emoji-associations", (_keyed(held) for held in ones), "winogavil", files)
+    write_task(folder / "wds_emoji-order", _ordered(ones, pool["seed"]), "choice")
+    files = {"instances.json": json.dumps(list(_associations(ones, _random(pool, "associations"))), indent=1)}
+    write_task(folder / "wds_emoji-associations", map(_keyed, ones), "winogavil", files)
+
+
+def _random(pool: dict, task: str) -> np.random.Generator:
+    """One of the tasks' own, so that none depends on the others."""
+    return np.random.default_rng(pool["seed"]).spawn(len(DRAWN))[DRAWN.index(task)]
 
 
 def _classes(folder: Path, drawings: list[Held], classes: list[str], named) -> None:
