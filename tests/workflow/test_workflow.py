@@ -63,13 +63,26 @@ def test_an_experiment_of_another_scale_is_an_error_only_when_asked_for(fresh: P
 
 
 @pytest.mark.parametrize(
-    ("name", "runs", "networks"), [("table1", 8, 4), ("table5", 10, 5), ("table6", 24, 5), ("table7", 0, 11)]
+    ("name", "runs", "networks"), [("table1", 8, 4), ("table5", 10, 5), ("table6", 24, 5), ("table7", 12, 11)]
 )
 def test_a_table_about_networks_trains_its_rows_and_measures_its_networks(fresh: Path, name, runs, networks):
     jobs = planned_jobs(fresh, "--config", "scale=mini", "--", name)
     assert (jobs["train"], jobs["export"], jobs["latency"]) == (runs, networks, networks)
     assert jobs["counts"] == (name in ("table5", "table7"))
     assert jobs["figure"] == (runs > 0)
+
+
+def test_published_checkpoints_are_fetched_and_scored_on_what_is_there(fresh: Path):
+    """Without tasks a table says what to do; with one it scores all eighteen checkpoints on it and trains nothing."""
+    published = ("--config", "scale=published", "--")
+    jobs = planned_jobs(fresh, *published, "download_eval")
+    assert (jobs["plan_download"], jobs["download_task"]) == (1, 37)  # of 38 and 4; five are got by hand
+    done = snakemake(fresh, "-n", *published, "table7")
+    assert "no task of the suite is in data/tasks; run the target download_eval" in done.stdout
+    (fresh / "data/tasks/wds_imagenet1k").mkdir(parents=True)
+    jobs = planned_jobs(fresh, *published, "table7")
+    shutil.rmtree(fresh / "data")
+    assert (jobs["published"], jobs["evaluate"], jobs["train"], jobs["table"]) == (19, 18, 0, 1)
 
 
 def test_a_run_that_starts_from_another_one_waits_for_it(fresh: Path):
