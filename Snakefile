@@ -29,6 +29,13 @@ rule all:
     localrule: True
 
 
+rule download_eval:
+    """All tasks of the scale's suite that can be fetched."""
+    input:
+        [f"{TASKS}/{folder}" for folder in FETCHED],
+    localrule: True
+
+
 # One target per experiment: <paper>-<name>, and the bare name too for MobileCLIP's.
 for experiment, planned in EXPERIMENTS.items():
 

@@ -14,7 +14,7 @@ from clipdr.schema import load_yaml
 pytestmark = pytest.mark.mini
 REPO = Path(__file__).parents[2]
 TABLE = REPO / "results/mini/tables/mobileclip/table2.csv"
-# How often better than chance "by far" is, per column: among eleven coarse classes even a perfect score is eleven times it.
+# How often better than chance "by far" is, per column: among eleven coarse classes a perfect score is eleven times it.
 FACTOR = {"IN-val": 10, "Flickr30k": 10, "IN-shift": 5, "Coarse": 2}
 # Strong augmentation, the ensemble and λ are within what other captions or another processor change (docs/log.md).
 CLAIMED = ["+ synthetic captions", "+ distillation"]

@@ -29,13 +29,6 @@ TASKS = SCALE["evaluation"].get("tasks")
 FETCHED = {folder_name(task["key"]): task for task in SUITE["tasks"] if TASKS and "source" in task}
 
 
-rule download_eval:
-    """All tasks of the scale's suite that can be fetched."""
-    input:
-        [f"{TASKS}/{folder}" for folder in FETCHED],
-    localrule: True
-
-
 rule plan_download:
     """How much is to be fetched, before anything is; stops where the disk has no room for it."""
     output:
