@@ -35,9 +35,15 @@ rule plan_download:
         temp("results/plan_download.txt"),
     log:
         "results/logs/plan_download.log",
+    benchmark:
+        "results/benchmarks/plan_download.tsv"
     localrule: True
     conda:
         "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
     params:
         suites=configuration.suites_of(SCALE),
         tasks=TASKS,
