@@ -87,6 +87,25 @@ def write_tasks(folder: Path, number: int) -> list[dict]:
     return entries
 
 
+def spread(model, number: int = 32):
+    """The model with batch norms that have seen images: with those of fresh weights all embeddings are nearly one, and
+    ranks are a matter of rounding."""
+    import io
+
+    import torch
+
+    random = np.random.default_rng(0)
+    pictures = [Image.open(io.BytesIO(jpeg(random, n))).resize((256, 256)) for n in range(number)]
+    pixels = torch.stack([torch.from_numpy(np.asarray(p, np.float32) / 255).permute(2, 0, 1) for p in pictures])
+    for module in model.visual.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the mean over all that it sees
+            module.reset_running_stats()
+    with torch.no_grad():
+        model.visual.train()(pixels)
+    return model.eval()
+
+
 def timed(command: list, folder: Path) -> tuple[float, float]:
     """Seconds and GB at the peak, of a process and its children."""
     start = time.monotonic()
@@ -172,7 +191,7 @@ def main() -> None:
         for name in ("model", "tasks", "peer", "ours"):
             (folder / name).mkdir()
         write_folder(config, None, folder / "model")
-        save_weights(random_model(config, 0, args.model), folder / "model")
+        save_weights(spread(random_model(config, 0, args.model)), folder / "model")
         entries = write_tasks(folder / "tasks", args.images)
         os.environ["OMP_NUM_THREADS"] = str(args.threads)
         mine, our_time, our_memory, share = ours(

@@ -23,7 +23,7 @@ from clipdr.errors import UserError
 from clipdr.evaluate.tasks import decode
 from clipdr.files import sha256
 from clipdr.models.device import check_device
-from clipdr.models.fold import reparameterize
+from clipdr.models.fold import fold
 from clipdr.models.load import load_model
 
 
@@ -142,12 +142,10 @@ def _one_ahead(items: Iterable) -> Iterator:
 def _ready(folder: Path, device: str):
     """A model to infer with; what it takes to prepare inputs stays that of the folder."""
     check_device(device)
-    model = load_model(folder)
-    folded = reparameterize(model).to(device)
-    folded.visual.to(memory_format=torch.channels_last)
-    folded.tokenizer, folded.preprocess = model.tokenizer, model.preprocess
-    folded.causal_mask = _causal_mask(folded.text)
-    return folded
+    model = fold(load_model(folder)).to(device)
+    model.visual.to(memory_format=torch.channels_last)
+    model.causal_mask = _causal_mask(model.text)
+    return model
 
 
 def _causal_mask(text) -> Tensor | None:

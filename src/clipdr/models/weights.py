@@ -141,7 +141,7 @@ def _read(path: Path) -> object:
         if path.suffix == ".safetensors":
             return load_file(path)
         if not _is_torchscript(path):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     except pickle.UnpicklingError as error:
