@@ -17,11 +17,11 @@ rule evaluate:
         mem_mb=4000,
         runtime=30,
     params:
-        device=SCALE["evaluation"].get("device", "cpu"),
+        devices=SCALE["evaluation"].get("devices", ["cpu"]),
         code=code("clipdr.evaluate.suite"),
     shell:
         "python -m clipdr.evaluate suite --model {input.model:q} --tasks {input.tasks:q} --settings {input.settings:q}"
-        " --part {wildcards.chunk} --devices {params.device} --threads {threads} --output {output:q} 2>&1 | tee {log:q}"
+        " --part {wildcards.chunk} --devices {params.devices} --threads {threads} --output {output:q} 2>&1 | tee {log:q}"
 
 
 # Tasks that are not cut from a pool: fetched as the suite's lock says, into the folder that the scale names.
