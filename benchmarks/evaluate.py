@@ -118,7 +118,7 @@ def timed(command: list, folder: Path) -> tuple[float, float]:
     return time.monotonic() - start, usage.ru_maxrss / 1e6
 
 
-def peer(model: Path, tasks: Path, folder: Path, threads: int) -> tuple[dict, float, float]:
+def peer(model: Path, tasks: Path, folder: Path) -> tuple[dict, float, float]:
     """Metrics of each task by the command, seconds, and GB."""
     found, seconds, memory = {}, 0.0, 0.0
     for names, options in (
@@ -198,7 +198,7 @@ def main() -> None:
         mine, our_time, our_memory, share = ours(
             folder / "model", folder / "tasks", entries, folder / "ours", args.threads
         )
-        theirs, time_, memory = peer(folder / "model", folder / "tasks", folder / "peer", args.threads)
+        theirs, time_, memory = peer(folder / "model", folder / "tasks", folder / "peer")
     wrong = differences(mine, theirs)
     print(f"{args.model}, {len(entries)} tasks of {args.images} images, {args.threads} threads")
     print("| | wall s | peak GB |\n|---|---|---|")

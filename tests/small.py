@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clipdr.models.folder import load_tokenizer, random_model, write_folder
+from clipdr.schema import defaults
 
 
 def new_model(config: dict, tokenizer: Path, folder: Path, seed: int):
@@ -43,3 +44,16 @@ def _child(rank: int, number: int, port: int, work: Callable, args: tuple) -> No
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number)}
     work(*args)
+
+
+def run_settings(model_config: dict) -> dict:
+    """A run of eight steps whose batches cross the borders of epochs: four pairs of six."""
+    training = {"steps": 8, "batch_size": 4, "lr": 0.01, "min_lr": 0.0, "warmup": 2, "weight_decay": 0.1}
+    training |= {"betas": [0.9, 0.95], "grad_clip": 1.0}
+    return {
+        "model": {"name": "tiny", "config": model_config},
+        "data": {"dataset": "all", "augmentation": "strong", "captions": ["real", "syn"]},
+        "objective": {"name": "reinforced", "lambda": 0.7, "teachers": ["small", "large"], "fidelity": "paper"},
+        "training": defaults("training") | training,
+        "seed": 0,
+    }

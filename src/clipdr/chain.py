@@ -124,6 +124,12 @@ def rows(reinforced: Artifact) -> Artifact:
     return artifact("rows", reinforced.name.rpartition("-")[0], {}, reinforced=reinforced)
 
 
+def suites_of(scale: Mapping) -> list[str]:
+    """Names of the suites that a scale evaluates on."""
+    named = scale["evaluation"]["suite"]
+    return named if isinstance(named, list) else [named]
+
+
 def watched(scale: Mapping) -> dict:
     """What a run is scored on on the way, and how often."""
     asked = scale["evaluation"]
@@ -143,9 +149,7 @@ def evaluation(models: Sequence[Artifact], suite: Mapping, scale: Mapping) -> Ar
         "tasks": _tasks(suite),
         **{key: scale["evaluation"][key] for key in of_scale if key in scale["evaluation"]},
     }
-    suites = scale["evaluation"]["suite"]
-    of = "+".join(suites) if isinstance(suites, list) else suites
-    name = f"{'+'.join(model.name for model in models)}/{of}"
+    name = f"{'+'.join(model.name for model in models)}/{'+'.join(suites_of(scale))}"
     run = models[0] if len(models) == 1 else list(models)
     if "tasks" in scale["evaluation"]:
         return artifact("eval", name, settings | {"folder": scale["evaluation"]["tasks"]}, run=run)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipdr.artifacts import Artifact
+from clipdr.chain import suites_of
 from clipdr.checkpoints import with_checkpoints, with_tasks
 from clipdr.errors import UserError, listed, look_up, nearest
 from clipdr.experiments import Run, at_scale, for_paper, measured, plan, training_of
@@ -145,9 +146,10 @@ def load_experiments(root: Path, config: Mapping) -> tuple[dict[str, Planned], d
         raise UserError(
             f"{scale_source}: papers.{unknown[0]} is no folder of config/experiments{nearest(unknown[0], papers)}"
         )
+    views = {paper: with_suites(for_paper(scale, paper), root, scale_source) for paper in papers}
     for key, path in files.items():
         paper, source = path.parent.name, path.relative_to(root).as_posix()
-        seen, suite = with_suites(for_paper(scale, paper), root, scale_source)
+        seen, suite = views[paper]
         experiment = with_tasks(with_checkpoints(load(root, source, "experiment"), seen), path.parent)
         try:
             if key in scale.get("undefined", {}):
@@ -180,12 +182,6 @@ def load_suite(root: Path, name: str) -> dict:
         validate(own, f"tasks/{task['kind']}", f"{source}: tasks[{i}]", root)
     _once(f"{source}: tasks", [task["key"] for task in suite["tasks"]])
     return suite
-
-
-def suites_of(scale: Mapping) -> list[str]:
-    """Names of the suites that a scale evaluates on."""
-    named = scale["evaluation"]["suite"]
-    return named if isinstance(named, list) else [named]
 
 
 def with_suites(scale: Mapping, root: Path, source: str) -> tuple[dict, dict]:

@@ -10,7 +10,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from small import in_processes, new_model
+from small import in_processes, new_model, run_settings
 
 import clipdr.losses.reinforced  # noqa: F401
 from clipdr import losses
@@ -29,19 +29,6 @@ from clipdr.zoo.train import Captioner, train_member
 WEIGHTS = "open_clip_pytorch_model.bin"
 FILES = {"log.jsonl", ".token", "open_clip_config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json"}
 FILES |= {"special_tokens_map.json"}
-
-
-def run_settings(model_config: dict) -> dict:
-    """A run of eight steps whose batches cross the borders of epochs: four pairs of six."""
-    training = {"steps": 8, "batch_size": 4, "lr": 0.01, "min_lr": 0.0, "warmup": 2, "weight_decay": 0.1}
-    training |= {"betas": [0.9, 0.95], "grad_clip": 1.0}
-    return {
-        "model": {"name": "tiny", "config": model_config},
-        "data": {"dataset": "all", "augmentation": "strong", "captions": ["real", "syn"]},
-        "objective": {"name": "reinforced", "lambda": 0.7, "teachers": ["small", "large"], "fidelity": "paper"},
-        "training": defaults("training") | training,
-        "seed": 0,
-    }
 
 
 @pytest.fixture()

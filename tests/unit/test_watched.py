@@ -9,11 +9,13 @@ import pytest
 import torch
 from held_out import opened
 from PIL import Image
+from small import run_settings
 
 from clipdr import config, experiments
 from clipdr.evaluate.suite import evaluate_suite
+from clipdr.models.folder import random_model
 from clipdr.pool.layout import as_webp, write_classification
-from clipdr.schema import defaults
+from clipdr.train import watched
 from clipdr.train.run import train
 
 REPO = Path(__file__).parents[2]
@@ -22,16 +24,8 @@ TASK = {"key": "t/val", "title": "Val", "kind": "classification", "main_metric":
 
 
 def settings(model_config: dict, **changes) -> dict:
-    training = {"steps": 8, "batch_size": 4, "lr": 0.01, "min_lr": 0.0, "warmup": 2, "weight_decay": 0.1}
-    training |= {"betas": [0.9, 0.95], "grad_clip": 1.0, "ema": 0.5, "ladder": 1}
-    return {
-        "model": {"name": "tiny", "config": model_config},
-        "data": {"dataset": "all", "augmentation": "strong", "captions": ["real", "syn"]},
-        "objective": {"name": "reinforced", "lambda": 0.7, "teachers": ["small", "large"], "fidelity": "paper"},
-        "training": defaults("training") | training,
-        "seed": 0,
-        **changes,
-    }
+    run = run_settings(model_config)
+    return {**run, "training": {**run["training"], "ema": 0.5, "ladder": 1}, **changes}
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +42,9 @@ def tasks(tmp_path_factory) -> Path:
 def runs(tmp_path_factory, model_config, views_dir, tokenizer, tasks):
     """The same run with and without scores on the way."""
     folder = tmp_path_factory.mktemp("runs")
-    watched = {"watched": {"every": 4, "tasks": [TASK], "batch_size": 5}}
+    scored = {"watched": {"every": 4, "tasks": [TASK], "batch_size": 5}}
     train(settings(model_config), views_dir, folder / "plain/model", tokenizer)
-    train(settings(model_config, **watched), views_dir, folder / "watched/model", tokenizer, tasks=tasks)
+    train(settings(model_config, **scored), views_dir, folder / "watched/model", tokenizer, tasks=tasks)
     return folder
 
 
@@ -59,8 +53,8 @@ def records(folder: Path) -> list[dict]:
 
 
 def test_what_is_learned_does_not_depend_on_it(runs):
-    plain, watched = (torch.load(runs / name / "model" / WEIGHTS, weights_only=True) for name in ("plain", "watched"))
-    assert plain.keys() == watched.keys() and all(torch.equal(plain[name], watched[name]) for name in plain)
+    plain, scored = (torch.load(runs / name / "model" / WEIGHTS, weights_only=True) for name in ("plain", "watched"))
+    assert plain.keys() == scored.keys() and all(torch.equal(plain[name], scored[name]) for name in plain)
     assert not (runs / "plain/model/evaluations").exists()
     assert {path.name for path in (runs / "watched/model/evaluations").iterdir()} == {"0000004", "0000008"}
 
@@ -88,6 +82,15 @@ def test_a_run_says_what_it_is_scored_on():
         config.load_models(REPO),
     )
     (run, *_) = experiments.plan(experiment, scale, models, config.load_objectives(REPO))
-    watched = run.settings["watched"]
-    assert watched["every"] == 3 and [task["key"] for task in watched["tasks"]] == ["emoji/dev"]
+    asked = run.settings["watched"]
+    assert asked["every"] == 3 and [task["key"] for task in asked["tasks"]] == ["emoji/dev"]
     assert run.artifact.inputs["pool"].stage == "pool"
+
+
+def test_training_keeps_its_arithmetic(model_config, tokenizer, tasks, tmp_path, monkeypatch):
+    """An evaluation forbids TF32 for the whole process, which the steps after it may have been allowed."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    told = settings(model_config, watched={"every": 2, "tasks": [TASK], "batch_size": 5})
+    evaluate = watched.evaluator(told, tokenizer, tasks, tmp_path)
+    evaluate(random_model(model_config, 0, "tiny"), 2)
+    assert (tmp_path / "evaluations/0000002/records.jsonl").is_file() and torch.backends.cudnn.allow_tf32

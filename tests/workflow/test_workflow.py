@@ -80,6 +80,8 @@ def test_published_checkpoints_are_fetched_and_scored_on_what_is_there(fresh: Pa
     done = snakemake(fresh, "-n", *published, "table7")
     assert "no task of the suite is in data/tasks; run the target download_eval" in done.stdout
     (fresh / "data/tasks/wds_imagenet1k").mkdir(parents=True)
+    (fresh / "data/weights").mkdir()
+    (fresh / "data/weights/mobileclip_s0.pt").touch()
     jobs = planned_jobs(fresh, *published, "table7")
     shutil.rmtree(fresh / "data")
     assert (jobs["published"], jobs["evaluate"], jobs["train"], jobs["table"]) == (19, 18, 0, 1)

@@ -37,7 +37,7 @@ from clipdr.train import named_modules
 try:
     CONFIG = configuration.load_config(ROOT, config)
     SCALE = configuration.load_scale(ROOT, CONFIG["scale"])
-    SUITE = configuration.with_suites(SCALE, ROOT, CONFIG["scale"])[1]
+    SUITE = configuration.with_suites(SCALE, ROOT, f"config/scales/{CONFIG['scale']}.yaml")[1]
     MODELS = configuration.load_models(ROOT)
     # Experiments by <paper>-<name>, and why this scale has none of the others.
     EXPERIMENTS, MISFITS = configuration.load_experiments(ROOT, CONFIG)
@@ -81,7 +81,8 @@ def report(experiment):
     one = EXPERIMENTS[experiment]
     scale = {"name": CONFIG["scale"], "title": SCALE["title"]}
     scale |= {key: one.scale["evaluation"].get(key, False) for key in ("columns", "leave_out_chance")}
-    absent = [task["key"] for task in one.suite["tasks"] if task not in suite_of(one)["tasks"]]
+    there = suite_of(one)["tasks"]
+    absent = [task["key"] for task in one.suite["tasks"] if task not in there]
     scale |= {"absent": absent} if absent else {}
     every = EVALUATIONS[experiment]
     sizes = {entry["name"]: entry["size"] for entry in one.scale["datasets"].values()}

@@ -58,9 +58,10 @@ use rule teacher as captioner with:
 
 
 rule published:
-    """Get published weights of open_clip as a model folder, like those that are trained here."""
+    """Get published weights as a model folder, like those that are trained here."""
     input:
         settings="results/zoo/{zoo}/settings.json",
+        file=lambda wildcards: ARTIFACTS[f"zoo/{wildcards.zoo}"].settings.get("file", []),
     output:
         directory("results/zoo/{zoo}/model"),
     log:

@@ -19,11 +19,10 @@ from clipdr.evaluate.kinds.choice import options_hash
 from clipdr.evaluate.order import negatives, written
 from clipdr.evaluate.tasks import decode
 from clipdr.files import atomic_dir, reason, sha256
-from clipdr.pool.layout import as_webp, write_task
+from clipdr.pool.layout import FORMATS, as_webp, write_task
 from clipdr.progress import log
 
 HARD = ("hard_text_1", "hard_text_2", "hard_text_3", "hard_text_4")
-EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}  # PIL's names, and extensions of the layout
 BATCH = 64  # rows of a parquet file that are in memory at a time
 
 
@@ -80,7 +79,7 @@ def _picture(case: Case, where: str) -> dict[str, bytes]:
         return as_webp(decode(case.image, where).crop(case.box))
     from PIL import Image
 
-    return {EXTENSIONS[Image.open(io.BytesIO(case.image)).format]: case.image}
+    return {FORMATS[Image.open(io.BytesIO(case.image)).format]: case.image}
 
 
 def _cases(source: Path, images: Path | None, seed: int) -> Iterator[Case]:

@@ -140,7 +140,7 @@ def _one_ahead(items: Iterable) -> Iterator:
 
 
 def _ready(folder: Path, device: str):
-    """A model to infer with; what it takes to prepare inputs stays that of the folder."""
+    """A model to infer with, folded."""
     check_device(device)
     model = fold(load_model(folder)).to(device)
     model.visual.to(memory_format=torch.channels_last)

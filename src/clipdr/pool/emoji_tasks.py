@@ -1,4 +1,4 @@
-"""The tasks of an emoji pool: fifteen of seven kinds, from drawings that nobody trains on.
+"""The tasks of an emoji pool: sixteen of seven kinds, from drawings that nobody trains on.
 
 | task | kind | stands for |
 |---|---|---|
@@ -13,7 +13,7 @@
 | colours, relations, order | choice | ARO |
 | associations | winogavil, which drawings go with a tag | WinoGAViL |
 
-All but `dev` and the styles show drawings of `val`.
+All but `dev`, the styles and the digits show drawings of `val`.
 """
 
 import json

@@ -18,12 +18,11 @@ import pandas as pd
 from clipdr.data.shards import read_shard
 from clipdr.errors import UserError, listed
 from clipdr.files import atomic_dir, reason, sha256
-from clipdr.pool.layout import write_classification, write_pool, write_task
+from clipdr.pool.layout import FORMATS, write_classification, write_pool, write_task
 from clipdr.progress import log, progress
 
 COLUMNS = {"image": "image", "caption": "caption", "label": "label"}
 TEMPLATES = ["a photo of a {c}."]
-FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}  # PIL's names, and extensions of the layout
 EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 READERS = {
     ".csv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False),

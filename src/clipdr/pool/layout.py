@@ -15,6 +15,8 @@ import pandas as pd
 
 from clipdr.data.shards import shard_name, write_shard
 
+FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}  # PIL's names, and extensions of the layout
+
 
 def write_pool(folder: Path, samples: Iterable[tuple[dict, dict[str, bytes]]], shard_size: int) -> None:
     """Write samples, in their order and one after the other, and the index.

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from clipdr.evaluate.suite import evaluate_suite
@@ -25,9 +26,11 @@ def evaluator(settings: dict, tokenizer: Path | None, tasks: Path, folder: Path)
         output = folder / EVALUATIONS / f"{step:07d}"
         if step % watched["every"] or output.is_dir():
             return
+        tf32 = torch.backends.cudnn.allow_tf32  # which an evaluation switches off for the whole process
         with tempfile.TemporaryDirectory() as scratch:
             write_folder(config, tokenizer, Path(scratch))
             save_weights(model, Path(scratch))
             evaluate_suite([Path(scratch)], tasks, suite, output, devices=[settings["training"]["device"]])
+        torch.backends.cudnn.allow_tf32 = tf32
 
     return evaluate
