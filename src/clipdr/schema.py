@@ -97,6 +97,12 @@ def load(root: Path, source: str, kind: str) -> dict:
     return data
 
 
+def kinds(root: Path, folder: str) -> dict[str, Path]:
+    """Name -> schema of what may be chosen by its name: workflow/schemas/{objectives,pools,zoos}/<name>.schema.yaml."""
+    files = sorted((Path(root) / "workflow/schemas" / folder).glob("*.schema.yaml"))
+    return {path.name.removesuffix(".schema.yaml"): path for path in files}
+
+
 @cache
 def _validator(schema: Path) -> jsonschema.protocols.Validator:
     return _Validator(load_yaml(schema))

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, top_k_accuracy_score
 
-from clipdr.config import kinds, metrics_of
+from clipdr.checks import metrics_of
 from clipdr.errors import UserError
 from clipdr.evaluate.kinds import KINDS, choice, classification, grouped, multilabel, retrieval, winogavil
 from clipdr.evaluate.kinds.classification import classifier_weights, ranks
-from clipdr.schema import REPOSITORY
+from clipdr.schema import REPOSITORY, kinds
 
 
 def classification_metrics(logits, labels):

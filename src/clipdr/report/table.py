@@ -4,7 +4,7 @@ Decided here:
 * A cell is the mean over seeds (`clipdr.report.scores`) with its interval of 95 %; the .csv has the sample standard
   deviation over seeds too (ddof=1; none with one seed).
 * A comparison is paired, by seed and by test image, and judged by its interval (`clipdr.report.verdicts`).
-* The dictionaries are taken as valid (clipdr.config.check); only what runs have written is checked here.
+* The dictionaries are taken as valid (clipdr.checks.check); only what runs have written is checked here.
 * Network columns are read by clipdr.report.networks. A column has our values and beside them the paper's; if
   all rows lack one of the two, it is left out.
 * The same bytes come out for the same records: fixed decimals, "\\n" line ends, no date.
