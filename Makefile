@@ -3,17 +3,21 @@ PYTHON ?= python3
 # Written last: an interrupted installation does not look finished, and the next call takes it up again.
 INSTALLED := .venv/.installed
 DOWNLOADER := .venv-download/.installed
+SUBMITTER := .venv-slurm/.installed
 
-.PHONY: help run test
+.PHONY: help run test test-slurm
 
 help:  ## list what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(INSTALLED)  ## rebuild every table and figure that config/config.yaml names, into results/
 	.venv/bin/snakemake --cores all
 
 test: $(INSTALLED) $(DOWNLOADER)  ## run the tests, two files at a time
 	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+
+test-slurm: $(INSTALLED) $(SUBMITTER)  ## run the chain as jobs of a SLURM cluster on this machine: Debian, as root
+	.venv/bin/python -m pytest -m slurm tests/slurm
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" 2>/dev/null || \
@@ -26,4 +30,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 $(DOWNLOADER): requirements-download.lock | $(INSTALLED)
 	.venv/bin/python -m venv .venv-download
 	.venv-download/bin/python -m pip install --requirement requirements-download.lock
+	@touch $@
+
+$(SUBMITTER): requirements-slurm.lock | $(INSTALLED)
+	.venv/bin/python -m venv .venv-slurm
+	.venv-slurm/bin/python -m pip install --requirement requirements-slurm.lock
 	@touch $@

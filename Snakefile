@@ -10,6 +10,7 @@ min_version("9.20")
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/resources.smk"
 include: "workflow/rules/pool.smk"
 include: "workflow/rules/datacomp.smk"
 include: "workflow/rules/zoo.smk"
@@ -18,6 +19,9 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/networks.smk"
 include: "workflow/rules/report.smk"
+
+
+check_rules(SCALE.get("resources", {}), workflow.rules)
 
 
 rule all:
@@ -60,7 +64,7 @@ rule list:
     localrule: True
     handover: True  # prints to the terminal, and so needs neither a log nor an environment
     params:
-        text=configuration.listing(EXPERIMENTS, MISFITS),
+        text=listed,  # looks at files, and so only when it is asked for
     shell:
         "printf '%s\\n' {params.text:q}"
 

@@ -38,7 +38,7 @@ def rules() -> dict[str, dict]:
             calls = re.findall(r'\bcode\(("[^)]*)\)', block)
             found[name] = {
                 "env": env and env[1],
-                "command": re.findall(r'(?:python -m|{params.python}|"\$DOWNLOADER" -m) ([\w.]+)', block),
+                "command": re.findall(r'(?:python -m|{resources.start}|"\$DOWNLOADER" -m) ([\w.]+)', block),
                 "code": [module for call in calls for module in re.findall(r'"(clipdr[\w.]+)"', call)],
             }
     return found

@@ -284,6 +284,7 @@ def _check_sizes(scale: Mapping, source: str) -> None:
     for name in RESERVED:
         if name in scale["zoo"]["teachers"]:
             raise UserError(f"{source}: zoo.teachers.{name}: a teacher cannot have this name; rename it")
+    _check_nodes(scale, source)
     if scale["pool"]["kind"] == "emoji":
         _check_emoji(scale, source)
     if "reinforcements" in scale["pool"]:
@@ -295,6 +296,28 @@ def _check_sizes(scale: Mapping, source: str) -> None:
         low, high = entry["crop_scale"]
         if low > high:
             raise UserError(f"{source}: {path}.crop_scale is [{low}, {high}]; write the smaller number first")
+
+
+def _check_nodes(scale: Mapping, source: str) -> None:
+    """Only a training has several nodes, and each of them as many of its processes."""
+    per_node = {
+        rule: wanted["processes_per_node"]
+        for rule, wanted in scale.get("resources", {}).items()
+        if "processes_per_node" in wanted
+    }
+    for rule in per_node.keys() - {"train"}:
+        raise UserError(f"{source}: resources.{rule}.processes_per_node: only train has processes; take it out")
+    of_recipes = {
+        f"recipes.{name}": recipe["processes"]
+        for name, recipe in scale.get("recipes", {}).items()
+        if "processes" in recipe
+    }
+    for path, processes in ({"training": scale["training"]["processes"]} | of_recipes).items():
+        if per_node and processes > per_node["train"] and processes % per_node["train"]:
+            raise UserError(
+                f"{source}: {path}.processes is {processes}; it must be a multiple of "
+                f"resources.train.processes_per_node ({per_node['train']}), or at most that"
+            )
 
 
 def _check_emoji(scale: Mapping, source: str) -> None:

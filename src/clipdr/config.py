@@ -152,16 +152,33 @@ def load_experiments(root: Path, config: Mapping) -> tuple[dict[str, Planned], d
 
 
 def load_suite(root: Path, name: str) -> dict:
-    """config/suites/<name>.yaml, checked: each task by the schema of its kind too, and each stands in it once."""
+    """config/suites/<name>.yaml, checked: each task by the schema of its kind too, and each stands in it once.
+
+    A suite `of` another one has that one's tasks.
+    """
     source = f"config/suites/{name}.yaml"
     suite, known = load(root, source, "suite"), kinds(root, "tasks")
+    if "of" in suite:
+        return {**suite, "tasks": _tasks_of(load_suite(root, suite["of"]), suite, source)}
     common = load_yaml(Path(root) / "workflow/schemas/suite.schema.yaml")["properties"]["tasks"]["items"]["properties"]
     for i, task in enumerate(suite["tasks"]):
+        if isinstance(task, str):
+            raise UserError(f"{source}: tasks[{i}] is the text {task!r}; say with `of` which suite has such a task")
         check_uses(source, [(f"tasks[{i}].kind", task["kind"], known, "workflow/schemas/tasks")])
         own = {key: value for key, value in task.items() if key not in common}
         validate(own, f"tasks/{task['kind']}", f"{source}: tasks[{i}]", root)
     check_once(f"{source}: tasks", [task["key"] for task in suite["tasks"]])
     return suite
+
+
+def _tasks_of(whole: Mapping, part: Mapping, source: str) -> list[dict]:
+    """The tasks of a suite that another one names by their keys."""
+    tasks = {task["key"]: task for task in whole["tasks"]}
+    check_uses(
+        source, ((f"tasks[{i}]", key, tasks, f"config/suites/{part['of']}.yaml") for i, key in enumerate(part["tasks"]))
+    )
+    check_once(f"{source}: tasks", part["tasks"])
+    return [tasks[key] for key in part["tasks"]]
 
 
 def with_suites(scale: Mapping, root: Path, source: str) -> tuple[dict, dict]:
@@ -182,17 +199,3 @@ def with_suites(scale: Mapping, root: Path, source: str) -> tuple[dict, dict]:
         watched = asked["evaluate_every"]
         asked["evaluate_every"] = {**watched, "tasks": load_suite(root, watched["suite"])["tasks"]}
     return {**scale, "evaluation": asked}, {"tasks": every}
-
-
-def listing(planned: Mapping[str, Planned], misfits: Mapping[str, str]) -> str:
-    """What `snakemake list` prints: every experiment with its title and runs, or why this scale does not have it."""
-    lines = []
-    for key in sorted([*planned, *misfits]):
-        if key in planned:
-            runs = len({run.name for run in planned[key].runs if run.artifact.stage == "runs"})
-            timed = ", timed" if "cost" in planned[key].experiment else ""
-            what = planned[key].experiment["title"] + (f" ({runs} runs{timed})" if runs else "")
-        else:
-            what = f"not at this scale: {misfits[key]}"
-        lines.append(f"{key:24} {what}")
-    return "\n".join(lines)

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 from refusals import edited, refused
-from shipped import EXPERIMENT, MINI, REPO, SCALE, SHIPPED, check
+from shipped import EXPERIMENT, MINI, REPO, SCALE, SHIPPED
 
 from clipdr import config
 from clipdr.checks import check_packages
-from clipdr.config import Planned
 from clipdr.experiments import for_paper
 from clipdr.schema import load_yaml
 from clipdr.words import COST
@@ -250,23 +249,9 @@ def test_what_a_scale_leaves_undefined_is_said_with_its_reason(root):
         "config/experiments/mobileclip/table7.yaml is undefined at scale mini: too large for a laptop"
     )
     assert "too large for a laptop" in refused(load_all, root, "table7")
-    lines = config.listing(planned, misfits).splitlines()
-    assert [line.split()[0] for line in lines] == sorted(config.experiment_files(root))
-    assert lines[-1].endswith(f"not at this scale: {misfits['mobileclip-table7']}")
-    assert next(line for line in lines if "table2" in line).split(maxsplit=1)[1] == "Summary of ablations (18 runs)"
     change(root, MINI, "undefined", {"mobileclip-table77": "x"})
     expected = f"{MINI}: undefined.mobileclip-table77 is no experiment; did you mean 'mobileclip-table7'?"
     assert refused(load_all, root) == expected
-
-
-def test_a_listing_counts_shared_runs_once():
-    (first, *_) = runs = check()
-    shared = Planned("p", "a", {"title": "A"}, {}, {}, [first, first])
-    assert config.listing({"p-a": shared, "p-b": Planned("p", "b", {"title": "B"}, {}, {}, [])}, {}).split("\n") == [
-        f"{'p-a':24} A (1 runs)",
-        f"{'p-b':24} B",
-    ]
-    assert len({run.name for run in runs}) == 18  # six rows by three seeds
 
 
 def test_a_paper_has_its_own_words_and_they_are_checked(root):

@@ -10,19 +10,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from clones import copy_of_the_repository
 
 REPO = Path(__file__).parents[2]
 CI = ("--config", "scale=ci", "--")
-
-
-def copy_of_the_repository(folder: Path) -> Path:
-    """The tracked and new files of the working tree: what a clone would hold."""
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    for name in subprocess.run(listed, cwd=REPO, check=True, capture_output=True, text=True).stdout.split("\0"):
-        if name and (REPO / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPO / name, folder / name)
-    return folder
 
 
 def snakemake(folder: Path, *args: str) -> subprocess.CompletedProcess:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import CI, copy_of_the_repository, planned_jobs, snakemake
+from clones import copy_of_the_repository
+from conftest import CI, planned_jobs, snakemake
 
 pytestmark = pytest.mark.slow
 ROWS, SEEDS, CHUNKS = 6, 2, 2  # of table2 and its dataset, at scale ci

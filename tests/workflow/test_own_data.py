@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import copy_of_the_repository, planned_jobs, snakemake
+from clones import copy_of_the_repository
+from conftest import planned_jobs, snakemake
 from PIL import Image
 from sklearn.datasets import load_sample_images
 

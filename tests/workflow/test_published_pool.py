@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import REPO, copy_of_the_repository, snakemake
+from clones import copy_of_the_repository
+from conftest import REPO, snakemake
 from published import SETTINGS, picture, serving, uid, write_tree
 
 from clipdr.config import load_config, load_experiments

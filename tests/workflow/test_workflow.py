@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import CI, REPO, copy_of_the_repository, planned_jobs, snakemake
+from clones import copy_of_the_repository
+from conftest import CI, REPO, planned_jobs, snakemake
 
 TOOLS = {
     "ruff format": ["ruff", "format", "--check", "."],

@@ -3,7 +3,9 @@ import json
 import os
 import re
 import sys
+from collections import Counter
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -11,13 +13,12 @@ from snakemake.exceptions import WorkflowError
 ROOT = Path(workflow.basedir)
 SRC = ROOT / "src"
 sys.path.insert(0, str(SRC))  # before an installed clipdr, which may be that of another folder
-# Jobs run `python -m clipdr...` with this interpreter, or with that of their conda environment, which goes before it:
-# conda puts it where the active environment stands in PATH, and goes to the front only if no other is active.
+# Jobs run `python -m clipdr...` with this interpreter, with .venv's if this one can only submit jobs (.venv-slurm), or
+# with that of their conda environment, which goes before it: conda puts it where the active environment stands in PATH,
+# and goes to the front only if no other is active.
+PYTHON = Path(sys.executable).parent if find_spec("torch") else ROOT / ".venv/bin"
 os.environ.pop("CONDA_SHLVL", None)
-os.environ.update(
-    PYTHONNOUSERSITE="1",
-    PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-)
+os.environ.update(PYTHONNOUSERSITE="1", PATH=os.pathsep.join([str(PYTHON), os.environ.get("PATH", os.defpath)]))
 # Not in os.environ: Snakemake takes PYTHONPATH away from jobs in conda environments. img2dataset does not fit the lock of
 # all other stages: its environment is conda's, or .venv-download, which `make` installs; where it lies changes nothing of
 # what is fetched, and so is no parameter of a rule.
@@ -25,6 +26,7 @@ DOWNLOADER = next((path for path in [ROOT / ".venv-download/bin/python"] if path
 shell.prefix("set -euo pipefail; export PYTHONPATH={SRC:q} DOWNLOADER={DOWNLOADER:q}; ")
 
 from clipdr import config as configuration
+from clipdr import listing
 from clipdr.artifacts import all_of
 from clipdr.errors import UserError
 from clipdr.chain import captions, chunks_of, evaluation
@@ -203,9 +205,17 @@ def folders(paths):
 
 
 def tasks(wildcards):
-    """The folder of the held-out tasks: the pool's, or the one that the scale names."""
+    """The folders of an evaluation's tasks: all of the pool's, or one by one in the folder that the scale names."""
     made = ARTIFACTS[f"eval/{wildcards.eval}"]
-    return made.settings.get("folder") or f"results/{made.inputs['pool'].path}/tasks"
+    if "folder" not in made.settings:
+        return tasks_folder(made)
+    return [f"{tasks_folder(made)}/{folder_name(task['key'])}" for task in made.settings["tasks"]]
+
+
+def tasks_folder(made):
+    """Where the tasks lie that an evaluation, or a run on the way, is scored on."""
+    settings = made.settings.get("watched", made.settings)
+    return settings.get("folder") or f"results/{made.inputs['pool'].path}/tasks"
 
 
 def sources(wildcards):
@@ -225,12 +235,9 @@ def pool_code(wildcards):
 
 
 def watched_tasks(wildcards):
-    """The tasks that a run is scored on on the way, if it is."""
+    """The folder of the tasks that a run is scored on on the way, if it is."""
     made = ARTIFACTS[f"runs/{wildcards.runs}"]
-    if "watched" not in made.settings:
-        return []
-    folder = made.settings["watched"].get("folder")
-    return [folder] if folder else [f"results/{made.inputs['pool'].path}/tasks"]
+    return tasks_folder(made) if "watched" in made.settings else []
 
 
 def train_code(wildcards):
@@ -255,11 +262,6 @@ def costs_code(wildcards):
     return code("clipdr.train.cost", *sorted({name for run in timed for name in named_modules(run["settings"])}))
 
 
-def processes(wildcards):
-    """How many processes train a run; each has one thread, because sums depend on how they are split."""
-    return ARTIFACTS[f"runs/{wildcards.runs}"].settings["training"]["processes"]
-
-
 def options(input, kinds):
     """Options of a command: what the job has as `input` of each kind, called like it."""
     return [word for kind in kinds if input[kind] for word in (f"--{kind}", *input[kind])]
@@ -269,12 +271,6 @@ def costs_data(wildcards):
     """What each run that is timed reads, in the order of the runs."""
     inputs = ARTIFACTS[f"costs/{wildcards.costs}"].inputs
     return [f"results/{made.path}/{'arrays' if made.stage == 'views' else 'manifest.json'}" for made in inputs["data"]]
-
-
-def python(wildcards):
-    """What starts a training: Python, or torchrun where several processes share the work of one machine."""
-    number = processes(wildcards)
-    return "python -m" if number == 1 else f"torchrun --standalone --nproc-per-node {number} -m"
 
 
 def scored(wildcards):
@@ -320,6 +316,18 @@ def report_files(experiment):
     tables = [f"{folder}/tables/{one.paper}/{one.name}.{suffix}" for suffix in ("csv", "md", "tex")]
     drawn = has_scores(one.experiment) and not one.measured
     return [*tables, *([f"{folder}/figures/{one.paper}/{one.name}.png"] if drawn else [])]
+
+
+def listed(wildcards):
+    """What there is, and what it would cost now."""
+    times, parts, costs = listing.seconds(Path("results")), SCALE["evaluation"].get("jobs", 1), {}
+    for name, one in EXPERIMENTS.items():
+        wanted = [*EVALUATIONS[name].values(), *([one.measured] if one.measured else [])]
+        jobs = listing.left(wanted, Path("results"), parts)
+        jobs["latency"] = sum(not Path(path).exists() for path in latencies(one.experiment))
+        drawn = Counter(Path(path).parts[2].removesuffix("s") for path in report_files(name) if not Path(path).exists())
+        costs[name] = listing.cost(+jobs + Counter({rule: 1 for rule in drawn}), times)
+    return listing.listing(EXPERIMENTS, costs, MISFITS)
 
 
 def no_such_experiment(name):

@@ -17,8 +17,7 @@ rule download_reinforcements:
         "../../envs/download.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=600,
+        **asks("download_reinforcements", mem_mb=4000, runtime=600),
     params:
         code=code("clipdr.pool.reinforcements", "clipdr.pool.addresses"),
     shell:
@@ -43,8 +42,7 @@ rule download_images:
         "../../envs/download.yaml"
     threads: 2
     resources:
-        mem_mb=8000,
-        runtime=1440,
+        **asks("download_images", mem_mb=8000, runtime=1440),
     params:
         code=code("clipdr.pool.images"),
     shell:
@@ -70,8 +68,7 @@ rule join:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        **asks("join", mem_mb=4000, runtime=120),
     params:
         code=code("clipdr.reinforce.join"),
     shell:
@@ -95,8 +92,7 @@ rule gather:
         "../../envs/pool.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        **asks("gather", mem_mb=4000, runtime=120),
     params:
         number=lambda wildcards, input: len(input),
         code=code("clipdr.pool.gather"),

@@ -14,19 +14,20 @@ rule evaluate:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        **asks("evaluate", mem_mb=4000, runtime=30, gpu=EVALUATE_GPUS),
     params:
+        tasks=lambda wildcards: tasks_folder(ARTIFACTS[f"eval/{wildcards.eval}"]),
         devices=SCALE["evaluation"].get("devices", ["cpu"]),
         code=code("clipdr.evaluate.suite"),
     shell:
-        "python -m clipdr.evaluate suite --model {input.model:q} --tasks {input.tasks:q} --settings {input.settings:q}"
+        "python -m clipdr.evaluate suite --model {input.model:q} --tasks {params.tasks:q} --settings {input.settings:q}"
         " --part {wildcards.chunk} --devices {params.devices} --threads {threads} --output {output:q} 2>&1 | tee {log:q}"
 
 
-# Tasks that are not cut from a pool: fetched as the suite's lock says, into the folder that the scale names.
+# Tasks that are not cut from a pool, in the folder that the scale names: fetched as the suite's lock says, or by hand.
 TASKS = SCALE["evaluation"].get("tasks")
-FETCHED = {folder_name(task["key"]): task for task in SUITE["tasks"] if TASKS and "source" in task}
+GIVEN = {folder_name(task["key"]): task for task in SUITE["tasks"] if TASKS}
+FETCHED = {folder: task for folder, task in GIVEN.items() if "source" in task}
 
 
 rule plan_download:
@@ -69,11 +70,33 @@ rule download_task:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=600,
+        **asks("download_task", mem_mb=4000, runtime=600),
     params:
         suite=lambda wildcards: FETCHED[wildcards.folder]["suite"],
         task=lambda wildcards: FETCHED[wildcards.folder]["key"],
     shell:
         "python -m clipdr.evaluate download --suite {params.suite:q} --task {params.task:q} --output {output:q}"
         " 2>&1 | tee {log:q}"
+
+
+rule task_by_hand:
+    """A task that nobody may hand out: the job stops, and says where it is got and where it belongs."""
+    output:
+        directory(f"{TASKS or 'results/none'}/{{folder}}"),
+    log:
+        "results/logs/task_by_hand/{folder}.log",
+    benchmark:
+        "results/benchmarks/task_by_hand/{folder}.tsv"
+    wildcard_constraints:
+        folder="|".join(map(re.escape, GIVEN.keys() - FETCHED.keys())) or "none",
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        source=lambda wildcards: GIVEN[wildcards.folder].get("by_hand", "no source is known"),
+    shell:
+        "printf 'error: %s is not there; get it by hand: %s\\n' {output:q} {params.source:q} 2>&1 | tee {log:q}; exit 1"

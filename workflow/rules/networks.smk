@@ -15,8 +15,7 @@ rule models:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        **asks("models", mem_mb=2000, runtime=10),
     params:
         stem=subpath(output.csv, strip_suffix=".csv"),
         settings=as_json(MODELS),
@@ -37,8 +36,7 @@ rule counts:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        **asks("counts", mem_mb=2000, runtime=10),
     params:
         names=COUNTED,
         settings=as_json({name: MODELS.get(name) for name in COUNTED}),
@@ -62,8 +60,7 @@ rule export:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        **asks("export", mem_mb=4000, runtime=30),
     params:
         network=network_name,
         settings=network_settings,
@@ -91,8 +88,7 @@ rule latency:
     # quiet machines there must ask for whole nodes, of one kind.
     threads: lambda wildcards: workflow.resource_settings.cores or 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        **asks("latency", mem_mb=4000, runtime=30),
     params:
         network=network_name,
         folder=subpath(input.report, parent=True),

@@ -13,8 +13,7 @@ rule fetch:
         "../../envs/pool.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        **asks("fetch", mem_mb=2000, runtime=10),
     params:
         packages=subpath(input.lock, parent=True),
         code=code("clipdr.pool.fetch"),
@@ -40,8 +39,7 @@ rule pool:
         "../../envs/pool.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=20,
+        **asks("pool", mem_mb=4000, runtime=20),
     params:
         code=pool_code,
     shell:
@@ -64,8 +62,7 @@ rule subset:
         "../../envs/pool.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        **asks("subset", mem_mb=2000, runtime=10),
     params:
         code=code("clipdr.data.subset"),
     shell:

@@ -18,8 +18,7 @@ rule caption:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        **asks("caption", mem_mb=4000, runtime=30, gpu=REINFORCE_GPUS),
     params:
         device=DEVICE,
         code=code("clipdr.reinforce.captions"),
@@ -49,8 +48,7 @@ rule reinforce:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **asks("reinforce", mem_mb=4000, runtime=60, gpu=REINFORCE_GPUS),
     params:
         stored=lambda wildcards, input: options(input, ("captions", "teachers")),
         device=DEVICE,
@@ -79,8 +77,7 @@ rule take_captions:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **asks("take_captions", mem_mb=4000, runtime=60),
     params:
         code=code("clipdr.reinforce.stored"),
     shell:
@@ -106,8 +103,7 @@ rule take_reinforcements:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **asks("take_reinforcements", mem_mb=4000, runtime=60),
     params:
         code=code("clipdr.reinforce.stored"),
     shell:
@@ -155,8 +151,7 @@ rule storage:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        **asks("storage", mem_mb=4000, runtime=30),
     params:
         reinforced=lambda wildcards, input: folders(input.reinforced),
         code=code("clipdr.reinforce.storage"),
@@ -180,8 +175,7 @@ rule views:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        **asks("views", mem_mb=4000, runtime=30),
     params:
         reinforced=lambda wildcards, input: folders(input.reinforced),
         code=code("clipdr.data.views"),
@@ -204,8 +198,7 @@ rule rows:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **asks("rows", mem_mb=4000, runtime=60),
     params:
         code=code("clipdr.data.rows"),
     shell:

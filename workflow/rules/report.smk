@@ -14,8 +14,7 @@ rule table:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        **asks("table", mem_mb=2000, runtime=10),
     params:
         stem=f"results/{CONFIG['scale']}/tables/{{paper}}/{{experiment}}",
         code=table_code,
@@ -39,8 +38,7 @@ rule figure:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        **asks("figure", mem_mb=2000, runtime=10),
     params:
         code=code("clipdr.report.figure"),
     shell:
@@ -63,8 +61,7 @@ rule figure1:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        **asks("figure1", mem_mb=2000, runtime=10),
     params:
         code=code("clipdr.report.latency"),
     shell:
@@ -87,8 +84,7 @@ rule chain:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        **asks("chain", mem_mb=2000, runtime=10),
     params:
         code=code("clipdr.report.chain"),
     shell:
@@ -111,8 +107,7 @@ rule figure5:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        **asks("figure5", mem_mb=2000, runtime=10),
     params:
         code=code("clipdr.report.captions"),
     shell:

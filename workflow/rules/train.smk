@@ -17,17 +17,17 @@ rule train:
         "results/benchmarks/train/{runs}.tsv"
     conda:
         "../../envs/torch.yaml"
-    threads: processes
+    threads: train_threads
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **train_resources(),
+        # No parameter, for how a run is started changes nothing of it.
+        start=start,
     params:
-        python=python,
         data=lambda wildcards, input: folders([*input.views, *input.rows]),
         models=lambda wildcards, input: options(input, ("tokenizer", "init", "teachers", "captioner", "tasks")),
         code=train_code,
     shell:
-        "{params.python} clipdr.train --settings {input.settings:q} --data {params.data:q} {params.models:q}"
+        "{resources.start} clipdr.train --settings {input.settings:q} --data {params.data:q} {params.models:q}"
         " --output {output:q} 2>&1 | tee {log:q}"
 
 
@@ -49,8 +49,7 @@ rule costs:
         "../../envs/torch.yaml"
     threads: lambda wildcards: workflow.resource_settings.cores or 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **asks("costs", mem_mb=4000, runtime=60),
     params:
         data=lambda wildcards, input: folders(input.data),
         models=lambda wildcards, input: options(input, ("tokenizer", "teachers", "captioner")),

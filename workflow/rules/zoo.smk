@@ -13,8 +13,7 @@ rule tokenizer:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        **asks("tokenizer", mem_mb=2000, runtime=10),
     params:
         code=code("clipdr.zoo.tokenizer"),
     shell:
@@ -42,8 +41,7 @@ rule teacher:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **asks("teacher", mem_mb=4000, runtime=60),
     params:
         code=code("clipdr.zoo.train"),
     shell:
@@ -74,8 +72,7 @@ rule published:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=16000,
-        runtime=60,
+        **asks("published", mem_mb=16000, runtime=60),
     params:
         # Where the file is found changes nothing of what is made.
         weights=lambda wildcards: ["--weights", SCALE["zoo"]["weights"]] if "weights" in SCALE["zoo"] else [],

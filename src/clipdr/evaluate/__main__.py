@@ -113,7 +113,8 @@ def _aro(args) -> None:
 def _lock(args) -> None:
     from clipdr.evaluate.download import write_lock
 
-    write_lock(*_suite_and_lock(args.suite))
+    suite, _ = _suite_and_lock(args.suite)
+    write_lock(*_suite_and_lock(suite.get("of", args.suite)))  # a lock is of a whole suite
 
 
 def _plan(args) -> None:
@@ -135,7 +136,8 @@ def _download(args) -> None:
 def _suite_and_lock(name: str) -> tuple[dict, Path]:
     from clipdr.config import load_suite
 
-    return load_suite(REPOSITORY, name), SUITES / f"{name}.lock.json"
+    suite = load_suite(REPOSITORY, name)
+    return suite, SUITES / f"{suite.get('of', name)}.lock.json"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,94 @@
+"""What `snakemake list` prints: every table and figure by paper, what it shows, what is left to do, and for how long.
+
+Left is what is not there; whether what is there is still what the code and the settings would make, a dry run says
+(`snakemake -n`). Times are means of what earlier jobs of the same rule took in the same results folder.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import mean
+
+from clipdr.artifacts import Artifact, inputs_of
+from clipdr.chain import chunks_of
+from clipdr.chunks import chunk_names
+
+# Stage -> what its last job makes in the artifact's folder, and the rule whose jobs are most of it.
+MADE = {
+    "pool": ("shards", "pool"),
+    "tokenizer": ("tokenizer", "tokenizer"),
+    "zoo": ("model", "zoo"),
+    "subset": ("chunks", "subset"),
+    "captions": ("chunks/{}", "caption"),
+    "reinforced": ("chunks/{}", "reinforce"),
+    "views": ("arrays", "views"),
+    "rows": ("chunks/{}", "rows"),
+    "runs": ("model", "train"),
+    "eval": ("scores/{}", "evaluate"),
+    "costs": ("costs.json", "costs"),
+    "storage": ("storage.json", "storage"),
+}
+
+
+def left(wanted: Iterable[Artifact], results: Path, parts: int = 1) -> Counter:
+    """Rule -> number of jobs that are left for some artifacts: what is not there, and what is missing to make it.
+
+    `parts` is the number of jobs that share an evaluation.
+    """
+    found, seen, todo = Counter(), set(), list(wanted)
+    while todo:
+        one = todo.pop()
+        if one.path in seen:
+            continue
+        seen.add(one.path)
+        output, rule = MADE[one.stage]
+        names = chunk_names(parts if one.stage == "eval" else chunks_of(one)) if "{}" in output else [""]
+        missing = sum(not (results / one.path / output.format(name)).exists() for name in names)
+        if missing:
+            found[rule] += missing
+            todo += inputs_of(one)
+    return found
+
+
+def seconds(results: Path) -> dict[str, float]:
+    """Rule -> mean seconds of its jobs so far."""
+    found: dict[str, list[float]] = {}
+    for path in sorted((results / "benchmarks").glob("*/**/*.tsv")):
+        rule = path.relative_to(results / "benchmarks").parts[0]
+        with path.open(encoding="utf-8", newline="") as stream:
+            found.setdefault(rule, []).extend(float(line["s"]) for line in csv.DictReader(stream, delimiter="\t"))
+    return {rule: mean(times) for rule, times in found.items() if times}
+
+
+def cost(jobs: Mapping[str, int], mean_seconds: Mapping[str, float]) -> str:
+    """`12 jobs left, 9 minutes`: of one job after the other."""
+    if not jobs:
+        return "done"
+    number = f"{sum(jobs.values())} job{'s' if sum(jobs.values()) > 1 else ''} left"
+    if unknown := sorted(jobs.keys() - mean_seconds.keys()):
+        return f"{number}; no {unknown[0]} has run here yet"
+    minutes = sum(count * mean_seconds[rule] for rule, count in jobs.items()) / 60
+    return f"{number}, {minutes:.0f} minutes one by one" if minutes >= 1 else f"{number}, less than a minute"
+
+
+def listing(planned: Mapping, costs: Mapping[str, str], misfits: Mapping[str, str]) -> str:
+    """Every experiment, paper by paper: its target, its title, its runs, and what it would cost now, or why not.
+
+    Args:
+        planned: `clipdr.config.Planned` by target.
+        costs: target -> what `cost` says of it.
+        misfits: target -> why the scale does not have it.
+    """
+    lines, paper = [], None
+    for key in sorted([*planned, *misfits]):
+        if key.partition("-")[0] != paper:
+            paper = key.partition("-")[0]
+            lines.append(paper)
+        lines.append(f"  {key:22} {_what(planned[key]) + ': ' + costs[key] if key in planned else misfits[key]}")
+    return "\n".join(lines)
+
+
+def _what(one) -> str:
+    runs = len({run.name for run in one.runs if run.artifact.stage == "runs"})
+    return one.experiment["title"] + (f" ({runs} runs{', timed' if 'cost' in one.experiment else ''})" if runs else "")

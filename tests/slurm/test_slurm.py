@@ -1,0 +1,159 @@
+"""The chain at scale `ci` as jobs of a SLURM cluster, one of which is killed for memory and one by hand.
+
+`make test-slurm` runs it: Debian's SLURM on this machine for some minutes (`cluster.py`), Snakemake from .venv-slurm
+with profiles/slurm, and jobs from .venv. What jobs asked for is read in SLURM's own log of jobs.
+"""
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clones import REPO, copy_of_the_repository
+from cluster import cluster
+
+pytestmark = pytest.mark.slurm
+KILLED, CANCELLED = "views", "reinforce"  # rules of which the first job ends before its time
+SCALES = {
+    # Less memory than `views` needs, until its second attempt.
+    "cluster": {"base": "ci", "seeds": 1, "resources": {KILLED: {"mem_mb": 600}}},
+    # A network without batch norm, over whose embeddings alone processes must agree.
+    "nodes": {
+        "base": "ci",
+        "seeds": 1,
+        "models": {"ViT-B/16:Base": "mini-vit-base"},
+        "training": {"processes": 4},
+        "resources": {"train": {"processes_per_node": 2}},
+    },
+}
+# Shorter waits than a real cluster wants, and evaluations, which are small at this scale, several in one job.
+QUICK = """--quiet --slurm-init-seconds-before-status-checks 4 --latency-wait 5 --slurm-keep-successful-logs
+    --groups tokenizer=small subset=small evaluate=small table=report figure=report chain=report models=report
+    --group-components small=12 report=9"""
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Path]:
+    with cluster() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a clone would hold, with two more scales and the environment of jobs."""
+    clone = copy_of_the_repository(tmp_path_factory.mktemp("slurm") / "clone")
+    for name, scale in SCALES.items():
+        (clone / f"config/scales/{name}.yaml").write_text(json.dumps(scale))
+    (clone / ".venv").symlink_to(REPO / ".venv")
+    return clone
+
+
+def started(folder: Path, *args: str) -> subprocess.Popen:
+    """Snakemake with the profile, as docs/cluster.md says, in the background."""
+    driver = REPO / ".venv-slurm/bin/snakemake"
+    assert driver.is_file(), f"{driver} does not exist; run `make test-slurm`, which installs it"
+    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    command = [driver, "--profile", "profiles/slurm", *QUICK.split(), *args]
+    log = (folder / "log.txt").open("w")
+    return subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+
+
+def finished(process: subprocess.Popen, folder: Path) -> None:
+    assert process.wait(timeout=400) == 0, (folder / "log.txt").read_text()[-4000:]
+
+
+def cancelled(folder: Path, rule: str) -> str:
+    """The number of the rule's first job, ended by hand as soon as it runs."""
+    for _ in range(1200):
+        for log in (folder / ".snakemake/slurm_logs").glob(f"rule_{rule}/**/*.log"):
+            command = ["squeue", "--noheader", f"--job={log.stem}", "--format=%T"]
+            if subprocess.run(command, capture_output=True, text=True).stdout.strip() == "RUNNING":
+                subprocess.run(["scancel", log.stem], check=True)
+                return log.stem
+        time.sleep(0.2)
+    raise AssertionError(f"no job of {rule} ran within four minutes")
+
+
+def jobs(slurm: Path, folder: Path) -> list[dict]:
+    """SLURM's log of jobs: number, rule or group, state, partition, minutes, and what was asked for."""
+    rules = {
+        log.stem: log.relative_to(folder / ".snakemake/slurm_logs").parts[0]
+        for log in (folder / ".snakemake/slurm_logs").rglob("*.log")
+    }
+    found = []
+    for line in (slurm / "jobs.txt").read_text().splitlines():
+        fields = dict(re.findall(r"(\w+)=(\S*)", line))
+        asked = dict(part.split("=", 1) for part in line.split(" Tres=")[1].split()[0].split(","))
+        number = fields["JobId"]
+        found.append(
+            {
+                "id": number,
+                "rule": rules.get(number, "?").removeprefix("rule_"),
+                "state": fields["JobState"],
+                "partition": fields["Partition"],
+                "minutes": int(fields["TimeLimit"]),
+                "mem_mb": _megabytes(asked["mem"]),
+                "gpus": int(asked.get("gres/gpu", 0)),
+            }
+        )
+    return found
+
+
+def _megabytes(text: str) -> int:
+    return round(float(text[:-1]) * {"M": 1, "G": 1024}[text[-1]])
+
+
+def test_the_chain_recovers_from_a_job_without_memory_and_a_job_that_was_cancelled(slurm: Path, folder: Path):
+    process = started(folder, "--set-resources", "train:gpu=1", "--config", "scale=cluster", "--", "all")
+    number = cancelled(folder, CANCELLED)
+    finished(process, folder)
+    table = (folder / "results/cluster/tables/mobileclip/table2.csv").read_text()
+    assert len(table.splitlines()) == 1 + 6
+    ran = jobs(slurm, folder)
+    by_rule = {rule: [job for job in ran if job["rule"] == rule] for rule in (KILLED, CANCELLED, "train", "pool")}
+    # Killed for its memory, and started again with twice as much, and twice the time.
+    states = [(job["state"], job["mem_mb"], job["minutes"]) for job in by_rule[KILLED]]
+    assert ("FAILED", 600, 30) in states and ("COMPLETED", 1200, 60) in states
+    (gone,) = (job for job in by_rule[CANCELLED] if job["id"] == number)
+    assert gone["state"] == "CANCELLED"
+    assert ("COMPLETED", 8000, 120) in [(job["state"], job["mem_mb"], job["minutes"]) for job in by_rule[CANCELLED]]
+    # What the rules ask for: GPUs, memory, time; and the partition that this leads to.
+    asked = [(job["partition"], job["gpus"], job["mem_mb"], job["minutes"]) for job in by_rule["train"]]
+    assert asked == [("gpu", 1, 4000, 60)] * 6
+    assert [(job["partition"], job["gpus"], job["mem_mb"], job["minutes"]) for job in by_rule["pool"]] == [
+        ("cpu", 0, 4000, 20)
+    ]
+
+
+def test_a_training_on_two_nodes_gives_the_losses_of_one_process(slurm: Path, folder: Path):
+    """The line that two nodes of two processes run, with both tasks on the one node that there is."""
+    planned = subprocess.run(
+        [REPO / ".venv-slurm/bin/snakemake", "-n", "--config", "scale=nodes", "--", "table2"],
+        cwd=folder, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    (run,) = set(re.findall(r"results/runs/[^/\s]*lambda0\S*_seed0-\w+/model", planned.stdout))[:1]
+    process = started(folder, "--set-resources", "train:nodes=1", "--config", "scale=nodes", "--", run)
+    finished(process, folder)
+    made = folder / run
+    settings = json.loads((made.parent / "settings.json").read_text())
+    assert settings["training"]["processes"] == 4
+    alone = folder / "alone"
+    alone.mkdir()
+    settings["training"]["processes"] = 1
+    (alone / "settings.json").write_text(json.dumps(settings))
+    (log,) = (folder / "results/logs/train").glob(f"{made.parent.name}.log")
+    (views,) = set(re.findall(r"results/views/\S+/arrays", planned.stdout))
+    (tokenizer,) = (folder / "results/tokenizer").glob("*/tokenizer")
+    command = [".venv/bin/python", "-m", "clipdr.train", "--settings", alone / "settings.json", "--data", views]
+    command += ["--tokenizer", tokenizer, "--output", alone / "model"]
+    subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(folder / "src")}, check=True)
+    losses = [
+        [json.loads(line)["loss"] for line in (model / "log.jsonl").read_text().splitlines()]
+        for model in (made, alone / "model")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert log.exists()
