@@ -15,6 +15,7 @@ from clipdr.chunks import chunk_names
 from clipdr.errors import UserError
 from clipdr.files import ROOM, no_room
 from clipdr.progress import log
+from clipdr.provenance import announce
 
 
 def parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
@@ -44,6 +45,7 @@ def run(main: Callable[[], None]) -> None:
     """Run a command's `main`; a `UserError` becomes one line and exit code 1, other errors keep their traceback."""
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     log.setLevel(logging.INFO)
+    announce()
     try:
         main()
     except UserError as error:

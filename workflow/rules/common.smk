@@ -23,7 +23,6 @@ os.environ.update(PYTHONNOUSERSITE="1", PATH=os.pathsep.join([str(PYTHON), os.en
 # all other stages: its environment is conda's, or .venv-download, which `make` installs; where it lies changes nothing of
 # what is fetched, and so is no parameter of a rule.
 DOWNLOADER = next((path for path in [ROOT / ".venv-download/bin/python"] if path.is_file()), "python")
-shell.prefix("set -euo pipefail; export PYTHONPATH={SRC:q} DOWNLOADER={DOWNLOADER:q}; ")
 
 from clipdr import config as configuration
 from clipdr import listing
@@ -34,7 +33,11 @@ from clipdr.chunks import chunk_names
 from clipdr.evaluate.tasks import folder_name, present
 from clipdr.words import has_scores, networks, slug
 from clipdr.fingerprint import fingerprint
+from clipdr.provenance import job
 from clipdr.train import named_modules
+
+JOB = job(ROOT)
+shell.prefix("set -euo pipefail; export PYTHONPATH={SRC:q} DOWNLOADER={DOWNLOADER:q} CLIPDR_JOB={JOB:q}; ")
 
 try:
     CONFIG = configuration.load_config(ROOT, config)

@@ -1,8 +1,11 @@
-"""python -m clipdr.report: tables, their figures, accuracy over latency, and the picture of the chain."""
+"""python -m clipdr.report: tables and their figures, accuracy over latency, the chain as a picture; what a cell rests on."""
 
+import json
 from pathlib import Path
 
 from clipdr import cli
+from clipdr.errors import UserError
+from clipdr.schema import REPOSITORY
 
 
 def main() -> None:
@@ -37,6 +40,19 @@ def _chain(args) -> None:
     draw(args.pool, args.captions, args.output)
 
 
+def _explain(args) -> None:
+    from clipdr.config import experiment_files, full_name
+    from clipdr.report.explain import explain
+
+    paper, _, name = full_name(args.experiment, experiment_files(REPOSITORY)).partition("-")
+    path = args.results / args.scale / "report" / paper / name / "settings.json"
+    if not path.is_file():
+        raise UserError(
+            f"{path} does not exist; build the table first, or name the scale and the folder of its results"
+        )
+    print(explain(json.loads(path.read_text(encoding="utf-8")), args.row, args.column, args.results))
+
+
 def _captions(args) -> None:
     from clipdr.report.captions import draw
 
@@ -50,7 +66,7 @@ def _arguments():
         "Write tables and pictures from evaluation records.",
         f"python -m clipdr.report table {of_table2}",
     )
-    commands = parser.add_subparsers(required=True, metavar="table|figure|latency|chain|captions")
+    commands = parser.add_subparsers(required=True, metavar="table|figure|latency|chain|captions|explain")
     for name, run, output, example in (
         ("table", _table, "path without ending; .csv, .md and .tex are written", of_table2),
         ("figure", _figure, "PNG to write; of an experiment with settings in its rows", f"{of_table2}.png"),
@@ -83,6 +99,18 @@ def _arguments():
         command.add_argument("--pool", type=Path, required=True, help="pool folder: shards and index.parquet")
         command.add_argument("--captions", type=Path, required=True, help="manifest of the captions")
         command.add_argument("--output", type=Path, required=True, help="PNG to write")
+    command = cli.command(
+        commands,
+        "explain",
+        _explain,
+        "The path from a cell of a table to all that it rests on, and how to rebuild it.",
+        'python -m clipdr.report explain table2 "+ distillation" IN-val',
+    )
+    command.add_argument("experiment", help="as snakemake's target")
+    command.add_argument("row", help="of the table")
+    command.add_argument("column", help="of the table, one of accuracy")
+    command.add_argument("--scale", default="mini", help="whose table (default %(default)s)")
+    command.add_argument("--results", type=Path, default=Path("results"), help="folder of all results (%(default)s)")
     return parser.parse_args()
 
 
