@@ -3,10 +3,14 @@
 #   snakemake --cores all table2               one experiment; of another paper than MobileCLIP, <paper>-<name>
 #   snakemake --cores all models               parameters and multiply-accumulates of every model
 #   snakemake --cores all --config scale=ci    the same chain, a few minutes
-#   snakemake --cores 1 list                   every experiment, or why this scale does not have it
+#   snakemake --cores 1 list                   every experiment and what is left of it, or why this scale does not have it
+#   snakemake --cores 1 plan                   what all of the scale would cost: jobs, GPU hours, storage, download
 from snakemake.utils import min_version
 
 min_version("9.20")
+
+
+report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
@@ -58,6 +62,16 @@ for experiment, planned in EXPERIMENTS.items():
             input:
                 report_files(experiment),
             localrule: True
+
+
+rule plan:
+    """What the scale would cost, counted from nothing, before anything of it is made."""
+    localrule: True
+    handover: True  # prints to the terminal, and so needs neither a log nor an environment
+    params:
+        text=planned_cost,
+    shell:
+        "printf '%s\\n' {params.text:q}"
 
 
 rule list:

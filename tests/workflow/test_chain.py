@@ -1,7 +1,11 @@
 """The chain at scale `ci`: from an empty folder to a table, twice the same bytes, and reruns of what changed only."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -185,3 +189,28 @@ def test_what_an_epoch_costs_is_measured_and_written(chain: Path):
         and online["waiting for data"] > table["waiting for data"].median()
     )
     assert not (chain / "results/ci/figures/mobileclip/table4d.png").exists()
+
+
+def test_a_cell_is_explained_from_results_that_were_moved(chain: Path, tmp_path: Path):
+    """Down to the pool, each job once, with the value of the table and a command that finds nothing left to do."""
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(chain / "results", moved)
+    command = [sys.executable, "-m", "clipdr.report", "explain", "table2", LAST[0], "IN-val", "--scale", "ci"]
+    env = {**os.environ, "PYTHONPATH": str(chain / "src")}
+    done = subprocess.run([*command, "--results", moved], env=env, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    table = pd.read_csv(chain / "results/ci/tables/mobileclip/table2.csv").set_index("row")
+    assert lines[1].split()[0] == f"{table.loc[LAST[0], 'IN-val']:.1f}"
+    jobs = [line.strip() for line in lines if re.fullmatch(r" +[a-z_]+/\S+", line)]
+    assert len(set(jobs)) == len(jobs)
+    # Two seeds, of which each has a run and its scores; two teachers and a captioner; captions and views of two chunks.
+    assert Counter(job.partition("/")[0] for job in jobs) == {
+        **{"evaluate": SEEDS, "train": SEEDS, "zoo": 3, "caption": CHUNKS, "reinforce": CHUNKS},
+        **{"views": 1, "tokenizer": 1, "pool": 1, "subset": 1},
+    }
+    assert sum("commit " in line and ", code " in line for line in lines) == len(jobs)
+    rebuild = lines[-1].strip().removeprefix("snakemake --cores all ").split()
+    assert planned_jobs(chain, *rebuild) == Counter()
+    wrong = ["IN-vall" if word == "IN-val" else word for word in command]
+    refused = subprocess.run(wrong, env=env, cwd=chain, capture_output=True, text=True)
+    assert refused.returncode == 1 and refused.stderr.startswith("error: column 'IN-vall' is not defined; did")

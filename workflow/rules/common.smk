@@ -25,7 +25,7 @@ os.environ.update(PYTHONNOUSERSITE="1", PATH=os.pathsep.join([str(PYTHON), os.en
 DOWNLOADER = next((path for path in [ROOT / ".venv-download/bin/python"] if path.is_file()), "python")
 
 from clipdr import config as configuration
-from clipdr import listing
+from clipdr import listing, plan
 from clipdr.artifacts import all_of
 from clipdr.errors import UserError
 from clipdr.chain import captions, chunks_of, evaluation
@@ -34,6 +34,7 @@ from clipdr.evaluate.tasks import folder_name, present
 from clipdr.words import has_scores, networks, slug
 from clipdr.fingerprint import fingerprint
 from clipdr.provenance import job
+from clipdr.schema import load
 from clipdr.train import named_modules
 
 JOB = job(ROOT)
@@ -81,7 +82,7 @@ if clash := next((name for name in [*MODELS, *TIMED] if NETWORKS[slug(name)] != 
     )
 
 
-def report(experiment):
+def report_settings(experiment):
     """What the job of a table or figure is told: nothing that it does not print."""
     one = EXPERIMENTS[experiment]
     scale = {"name": CONFIG["scale"], "title": SCALE["title"]}
@@ -127,7 +128,7 @@ def measured_file(made):
 
 # Folder below results -> its settings.json.
 SETTINGS = {path: made.settings for path, made in ARTIFACTS.items()} | {
-    f"{CONFIG['scale']}/report/{one.paper}/{one.name}": report(name) for name, one in EXPERIMENTS.items()
+    f"{CONFIG['scale']}/report/{one.paper}/{one.name}": report_settings(name) for name, one in EXPERIMENTS.items()
 }
 
 
@@ -331,6 +332,24 @@ def listed(wildcards):
         drawn = Counter(Path(path).parts[2].removesuffix("s") for path in report_files(name) if not Path(path).exists())
         costs[name] = listing.cost(+jobs + Counter({rule: 1 for rule in drawn}), times)
     return listing.listing(EXPERIMENTS, costs, MISFITS)
+
+
+def planned_cost(wildcards):
+    """What all that config/config.yaml names would cost; written into results, too."""
+    try:
+        rates = load(ROOT, CONFIG.get("rates", "config/rates.yaml"), "rates")
+        tables = [
+            load(ROOT, f"config/experiments/mobileclip/{name}.yaml", "experiment") for name in ("table4c", "table4d")
+        ]
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+    wanted = [made for name in CONFIG["experiments"] for made in EVALUATIONS[name].values()]
+    wanted += [MEASURED[name] for name in CONFIG["experiments"] if name in MEASURED]
+    lines = plan.plan(wanted, SCALE, rates, listing.seconds(Path("results")))
+    output = Path(f"results/plan-{CONFIG['scale']}")
+    output.parent.mkdir(exist_ok=True)
+    plan.write(lines, f"What scale {CONFIG['scale']} would cost", rates, plan.published(*tables), output)
+    return output.with_name(f"{output.name}.md").read_text(encoding="utf-8")
 
 
 def no_such_experiment(name):

@@ -5,7 +5,13 @@ rule table:
         scored=scored,
         measurements=measurements,
     output:
-        multiext(f"results/{CONFIG['scale']}/tables/{{paper}}/{{experiment}}", ".csv", ".md", ".tex"),
+        multiext(f"results/{CONFIG['scale']}/tables/{{paper}}/{{experiment}}", ".md", ".tex"),
+        csv=report(
+            f"results/{CONFIG['scale']}/tables/{{paper}}/{{experiment}}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"paper": "{paper}", "table": "{experiment}"},
+        ),
     log:
         f"results/logs/table/{CONFIG['scale']}/{{paper}}/{{experiment}}.log",
     benchmark:
@@ -29,7 +35,12 @@ rule figure:
         settings=f"results/{CONFIG['scale']}/report/{{paper}}/{{experiment}}/settings.json",
         scored=scored,
     output:
-        f"results/{CONFIG['scale']}/figures/{{paper}}/{{experiment}}.png",
+        report(
+            f"results/{CONFIG['scale']}/figures/{{paper}}/{{experiment}}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"paper": "{paper}", "figure": "{experiment}"},
+        ),
     log:
         f"results/logs/figure/{CONFIG['scale']}/{{paper}}/{{experiment}}.log",
     benchmark:

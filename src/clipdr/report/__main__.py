@@ -1,4 +1,4 @@
-"""python -m clipdr.report: tables and their figures, accuracy over latency, the chain as a picture; what a cell rests on."""
+"""python -m clipdr.report: tables and their figures, accuracy over latency, the chain; and what a cell rests on."""
 
 import json
 from pathlib import Path

@@ -28,8 +28,8 @@ def explain(report: Mapping, row: str, column: str, results: Path) -> str:
         UserError: no such row or column, a row that was not scored here, or logs that are not there.
     """
     experiment, scale = report["experiment"], report["scale"]
-    look_up("row", row, [one["name"] for one in experiment["rows"]], "this table")
-    look_up("column", column, evaluation_columns(experiment), "the columns that are scored")
+    look_up("row", row, {one["name"]: one for one in experiment["rows"]}, "this table")
+    look_up("column", column, dict.fromkeys(evaluation_columns(experiment)), "this table")
     runs = [run for run in report["runs"] if run["row"] == row and "scores" in run]
     if not runs:
         raise UserError(f"row {row!r} has published values alone; name a row that was scored here")
