@@ -11,6 +11,7 @@ help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(INSTALLED)  ## rebuild every table and figure that config/config.yaml names, into results/
+	@.venv/bin/python -m clipdr.unlock
 	.venv/bin/snakemake --cores all
 
 test: $(INSTALLED) $(DOWNLOADER)  ## run the tests, two files at a time

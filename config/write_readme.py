@@ -16,7 +16,8 @@ START = """# Configuration
 
 <!-- Written by `python config/write_readme.py` out of workflow/schemas. -->
 
-Everything here is science; where and with what resources to run stands in `profiles/`. All files are checked against
+Everything here is science, but for `resources` of a scale, what its jobs ask a cluster for; on which cluster stands in
+`profiles/`. All files are checked against
 `workflow/schemas/` before any job starts: an unknown key, a word that nothing defines or a contradiction is one line
 that names the file, the key and the fix.
 
