@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 DOWNLOADER := .venv-download/.installed
 SUBMITTER := .venv-slurm/.installed
 
-.PHONY: help run test test-slurm
+.PHONY: help run test archive test-slurm
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ run: $(INSTALLED)  ## rebuild every table and figure that config/config.yaml nam
 
 test: $(INSTALLED) $(DOWNLOADER)  ## run the tests, two files at a time
 	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+
+archive: $(INSTALLED)  ## put the tables, and all that they rest on, into results/archive-mini.tar.gz
+	.venv/bin/snakemake --cores all results/archive-mini.tar.gz
 
 test-slurm: $(INSTALLED) $(SUBMITTER)  ## run the chain as jobs of a SLURM cluster on this machine: Debian, as root
 	.venv/bin/python -m pytest -m slurm tests/slurm

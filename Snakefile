@@ -31,9 +31,7 @@ check_rules(SCALE.get("resources", {}), workflow.rules)
 rule all:
     default_target: True
     input:
-        [report_files(experiment) for experiment in CONFIG["experiments"]],
-        "results/networks/models.md",
-        f"results/{CONFIG['scale']}/figures/chain.png",
+        EVERYTHING,
     localrule: True
 
 

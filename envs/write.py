@@ -108,7 +108,6 @@ def render(env: str) -> str:
     pins = {canonicalize_name(line.split("==")[0]): line for line in lines}
     names = pins if env in OWN else needed_by(direct(set().union(*map(modules_of, users.values()))))
     lines = [
-        f"# For the rules {', '.join(users)}.",
         f"# Pins are those of {lock}; `python envs/write.py` writes them (CONTRIBUTING.md).",
         "channels: [conda-forge, nodefaults]",
         *("dependencies:", "  - python=3.11.*", "  - pip=25.3", "  - pip:"),

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -214,3 +215,18 @@ def test_a_cell_is_explained_from_results_that_were_moved(chain: Path, tmp_path:
     wrong = ["IN-vall" if word == "IN-val" else word for word in command]
     refused = subprocess.run(wrong, env=env, cwd=chain, capture_output=True, text=True)
     assert refused.returncode == 1 and refused.stderr.startswith("error: column 'IN-vall' is not defined; did")
+
+
+def test_an_archive_goes_on_in_a_fresh_clone_with_nothing_to_make(chain: Path, tmp_path: Path):
+    done = snakemake(chain, "--cores", "1", "--config", "scale=ci", "--", "results/archive-ci.tar.gz")
+    assert done.returncode == 0, done.stdout[-3000:]
+    clone = copy_of_the_repository(tmp_path / "clone")
+    with tarfile.open(chain / "results/archive-ci.tar.gz") as archive:
+        archive.extractall(clone, filter="data")
+    assert planned_jobs(clone) == Counter()
+    # Everything came along, not only what would be looked at.
+    for folder in ("pool", "reinforced", "runs", "eval", "zoo"):
+        names = {path.name for path in (chain / "results" / folder).iterdir()}
+        assert {path.name for path in (clone / "results" / folder).iterdir()} == names
+    with edited(clone / LOSS, appended("EXTRA = 1")):
+        assert planned_jobs(clone)["train"] == ROWS * SEEDS

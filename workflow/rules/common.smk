@@ -322,6 +322,27 @@ def report_files(experiment):
     return [*tables, *([f"{folder}/figures/{one.paper}/{one.name}.png"] if drawn else [])]
 
 
+# What `all` makes.
+EVERYTHING = [
+    *(path for experiment in CONFIG["experiments"] for path in report_files(experiment)),
+    "results/networks/models.md",
+    f"results/{CONFIG['scale']}/figures/chain.png",
+]
+
+
+def archived(wildcards, input):
+    """Tables and figures, what they were told, and all that they are made from."""
+    names = CONFIG["experiments"]
+    wanted = [CHAIN, *(made for name in names for made in EVALUATIONS[name].values())]
+    wanted += [MEASURED[name] for name in names if name in MEASURED]
+    told = [f"results/{CONFIG['scale']}/report/{EXPERIMENTS[name].paper}/{EXPERIMENTS[name].name}" for name in names]
+    pools = [
+        made.settings for made in all_of(wanted).values() if made.stage == "pool" and made.settings["kind"] == "emoji"
+    ]
+    sources = {f"results/sources/{Path(pool['packages']).name}" for pool in pools}
+    return [*input, "results/networks", *told, *sorted(sources), *(f"results/{path}" for path in all_of(wanted))]
+
+
 def listed(wildcards):
     """What there is, and what it would cost now."""
     times, parts, costs = listing.seconds(Path("results")), SCALE["evaluation"].get("jobs", 1), {}

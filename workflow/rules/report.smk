@@ -57,6 +57,28 @@ rule figure:
         " 2>&1 | tee {log:q}"
 
 
+rule archive:
+    """What `all` makes, and all that it rests on, as one file."""
+    input:
+        EVERYTHING,
+    output:
+        f"results/archive-{CONFIG['scale']}.tar.gz",
+    log:
+        f"results/logs/archive/{CONFIG['scale']}.log",
+    benchmark:
+        f"results/benchmarks/archive/{CONFIG['scale']}.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        **asks("archive", mem_mb=2000, runtime=60),
+    params:
+        paths=archived,
+        code=code("clipdr.archive"),
+    shell:
+        "python -m clipdr.archive {params.paths:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
 rule figure1:
     """Published accuracy over latency: on this machine and, on an axis of its own, on the paper's phone."""
     input:
