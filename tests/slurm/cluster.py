@@ -9,6 +9,7 @@ ours is another cluster's, and is left alone.
 """
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -38,7 +39,6 @@ SelectTypeParameters=CR_Core_Memory
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=0
 AccountingStorageType=accounting_storage/none
-AccountingStorageTRES=gres/gpu
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
@@ -77,8 +77,7 @@ def install() -> None:
 def cluster() -> Iterator[Path]:
     """Starts the daemons, yields the folder of their logs with SLURM's log of jobs, and stops what it started."""
     install()
-    if (ETC / "slurm.conf").exists() and OURS not in (ETC / "slurm.conf").read_text():
-        raise RuntimeError(f"{ETC}/slurm.conf is that of another cluster; run this test on a machine without one")
+    _clear_away()
     with tempfile.TemporaryDirectory(prefix="clipdr-slurm-") as name:
         folder, host = Path(name), socket.gethostname().split(".")[0]
         for part in ("state", "spool"):
@@ -90,9 +89,7 @@ def cluster() -> Iterator[Path]:
             _start(folder)
             yield folder
         finally:
-            _stop([folder / "slurmd.pid", folder / "slurmctld.pid", folder / "munged.pid"])
-            for file in ("slurm.conf", "gres.conf"):
-                (ETC / file).unlink()
+            _clear_away()
 
 
 def _start(folder: Path) -> None:
@@ -105,33 +102,44 @@ def _start(folder: Path) -> None:
     shutil.copy(munge / "munged.pid", folder)
     for daemon in ("slurmctld", "slurmd"):
         subprocess.run([daemon, "-c"], check=True)
-    for _ in range(60):
-        state = subprocess.run(["sinfo", "--noheader", "--format=%T"], capture_output=True, text=True).stdout.split()
-        if set(state) == {"idle"}:
-            return
-        time.sleep(0.5)
-    raise RuntimeError(f"the node is {state} after 30 s:\n{(folder / 'slurmctld.log').read_text()[-2000:]}")
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with suppress(subprocess.TimeoutExpired):  # without a controller it waits for one
+            asked = ["sinfo", "--noheader", "--format=%T"]
+            state = subprocess.run(asked, capture_output=True, text=True, timeout=3).stdout
+            if set(state.split()) == {"idle"}:
+                return
+        time.sleep(0.3)
+    raise RuntimeError(f"the node is not ready after 30 s:\n{(folder / 'slurmctld.log').read_text()[-2000:]}")
 
 
-def _stop(pid_files: list[Path]) -> None:
-    """Ends the daemons by their numbers, and waits until they are gone."""
-    for path in pid_files:
-        if not path.exists():
-            continue
-        pid = int(path.read_text())
-        with _gone():
+def _clear_away() -> None:
+    """Ends the cluster of our configuration, also one of a test that was killed, and removes the configuration.
+
+    Raises RuntimeError if the configuration is another cluster's, or a daemon does not end.
+    """
+    conf = ETC / "slurm.conf"
+    if not conf.exists():
+        return
+    if OURS not in conf.read_text():
+        raise RuntimeError(f"{conf} is that of another cluster; run this test on a machine without one")
+    folder = Path(re.search(r"StateSaveLocation=(.*)/state", conf.read_text())[1])
+    for daemon in ("slurmd", "slurmctld", "munged"):
+        if (path := folder / f"{daemon}.pid").exists():
+            _end(int(path.read_text()), daemon)
+    for file in ("slurm.conf", "gres.conf"):
+        (ETC / file).unlink(missing_ok=True)
+
+
+def _end(pid: int, daemon: str) -> None:
+    """Ends a process if it is the daemon, and not one that has got its number since."""
+    name = Path(f"/proc/{pid}/comm")
+    for _ in range(100):
+        try:
+            if name.read_text().strip() != daemon:
+                return
             os.kill(pid, signal.SIGTERM)
-        for _ in range(100):
-            with _gone():
-                os.kill(pid, 0)
-                time.sleep(0.1)
-                continue
-            break
-        else:
-            raise RuntimeError(f"process {pid} of {path.name} does not end")
-
-
-@contextmanager
-def _gone() -> Iterator[None]:
-    with suppress(ProcessLookupError):
-        yield
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"{daemon}, process {pid}, does not end")

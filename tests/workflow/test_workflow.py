@@ -188,3 +188,48 @@ def test_parsing_the_snakefile_imports_no_torch(fresh: Path):
     done = snakemake(fresh, "-n", "-q", "all", *CI)
     snakefile.write_text(text)
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+def resources(folder: Path, scale: str, rule: str) -> set[str]:
+    """The different resources that a dry run of Table 2 prints for the jobs of a rule."""
+    done = snakemake(folder, "-n", "--config", f"scale={scale}", "--", "table2")
+    assert done.returncode == 0, done.stdout[-2000:]
+    blocks = re.findall(rf"^(?:local)?rule {rule}:\n(.*?)(?=^\[|\Z)", done.stdout, re.MULTILINE | re.DOTALL)
+    return {re.search(r"^ +resources: (.*)$", block, re.MULTILINE)[1] for block in blocks}
+
+
+def test_the_papers_scales_ask_for_their_gpus_from_a_clone_without_data(fresh: Path):
+    (large,), (small,) = resources(fresh, "paper1b", "train"), resources(fresh, "onegpu", "train")
+    # 256 processes, eight on a node, each with four workers that read.
+    for asked in ("gres=gpu:8", "nodes=32", "tasks=32", "mpi=srun", "runtime=2880", "mem_mb=256000"):
+        assert asked in large.split(", ")
+    start = re.search(r"start=(.*? -m)", large)[1]
+    assert start.startswith("srun --ntasks=32 --cpus-per-task=40 --gpus-per-task=8 torchrun --nnodes=32 ")
+    assert " --nproc-per-node=8 --rdzv-id=$SLURM_JOB_ID --rdzv-backend=c10d --rdzv-endpoint=$(squeue " in start
+    assert {"gpu=1", "start=python -m", "mem_mb=64000"} <= set(small.split(", ")) and "mpi" not in small
+    (ablation,) = resources(fresh, "paper12m", "train")  # eight processes fit on one node
+    assert {"nodes=1", "gres=gpu:8", "mpi="} <= set(ablation.split(", "))
+    assert "start=torchrun --standalone --nproc-per-node 8 -m" in ablation
+    assert all("gpu=1" in asked for asked in resources(fresh, "paper12m", "evaluate"))
+
+
+def test_a_scale_asks_for_resources_of_rules_that_there_are(fresh: Path):
+    scale = fresh / "config/scales/asks.yaml"
+    scale.write_text("base: ci\nresources: {trian: {mem_mb: 1}}\n")
+    done = snakemake(fresh, "-n", "--config", "scale=asks")
+    assert done.returncode != 0
+    assert "config/scales/asks.yaml: resources.trian is no rule; did you mean 'train'?" in done.stdout
+    scale.write_text("base: ci\nresources: {pool: {mem_mb: 4321}}\n")
+    (asked,) = resources(fresh, "asks", "pool")
+    scale.unlink()
+    assert {"mem_mb=4321", "runtime=20"} <= set(asked.split(", "))
+
+
+def test_the_list_says_what_is_left_and_the_plan_what_it_would_cost(fresh: Path):
+    listed = snakemake(fresh, "--cores", "1", *CI, "list").stdout
+    (line,) = (line for line in listed.splitlines() if line.startswith("  mobileclip-table2 "))
+    assert re.search(r"Summary of ablations \(12 runs\): \d+ jobs left; no \w+ has run here yet", line)
+    planned = snakemake(fresh, "--cores", "1", "--config", "scale=paper12m", "--", "plan").stdout
+    assert re.search(r"^\| runs +\| 6 +\| 1,474,560,000 samples \| 1,200.1 ", planned, re.MULTILINE)
+    assert (fresh / "results/plan-paper12m.csv").read_text().startswith("stage,jobs,amount,gpu_hours,")
+    shutil.rmtree(fresh / "results")
