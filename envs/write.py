@@ -48,14 +48,15 @@ def modules_of(rule: dict) -> set[str]:
     """All of clipdr that a rule's job may import, with what a run imports by name."""
     packages = {path.parent.name for path in (REPO / "src/clipdr").glob("*/__main__.py")}
     commands = [f"{name}.__main__" if name.split(".")[-1] in packages else name for name in rule["command"]]
-    modules = set(commands).union(*(closure(module, REPO) for module in ["clipdr.cli", *rule["code"]]))
+    return set(commands).union(closure("clipdr.cli", REPO), fingerprinted(rule))
+
+
+def fingerprinted(rule: dict) -> set[str]:
+    """All of clipdr whose change makes a rule's jobs again, with what some run imports by name."""
+    modules = set().union(*(closure(module, REPO) for module in rule["code"]))
     if "clipdr.train.run" in modules:
-        named = [
-            ONLINE,
-            WATCHED,
-            *(f"clipdr.losses.{path.stem}" for path in (REPO / "src/clipdr/losses").glob("[!_]*.py")),
-        ]
-        modules = modules.union(*(closure(module, REPO) for module in named))
+        objectives = [f"clipdr.losses.{path.stem}" for path in (REPO / "src/clipdr/losses").glob("[!_]*.py")]
+        modules = modules.union(*(closure(module, REPO) for module in [ONLINE, WATCHED, *objectives]))
     return modules
 
 

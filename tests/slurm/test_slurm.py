@@ -16,6 +16,8 @@ import pytest
 from clones import REPO, copy_of_the_repository
 from cluster import cluster
 
+from clipdr.provenance import read
+
 pytestmark = pytest.mark.slurm
 KILLED, CANCELLED = "models", "train"  # rules of which the first job ends before its time
 SCALES = {
@@ -142,29 +144,24 @@ def test_the_chain_recovers_from_a_job_without_memory_and_a_job_that_was_cancell
 
 def test_a_training_on_two_nodes_gives_the_losses_of_one_process(slurm: Path, folder: Path):
     """The line that two nodes of two processes run, with both tasks on the one node that there is."""
-    planned = subprocess.run(
-        [REPO / ".venv-slurm/bin/snakemake", "-n", "--config", "scale=nodes", "--", "table2"],
-        cwd=folder, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    (run,) = set(re.findall(r"results/runs/[^/\s]*lambda0\S*_seed0-\w+/model", planned.stdout))[:1]
-    process = started(folder, "--set-resources", "train:nodes=1", "--config", "scale=nodes", "--", run)
-    finished(process, folder)
-    made = folder / run
-    settings = json.loads((made.parent / "settings.json").read_text())
+    command = [REPO / ".venv-slurm/bin/snakemake", "-n", "--config", "scale=nodes", "--", "table2"]
+    planned = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+    (model,) = set(re.findall(r"results/runs/\S*light_real_reinforced\S*_seed0-\w+/model", planned))
+    finished(started(folder, "--set-resources", "train:nodes=1", "--config", "scale=nodes", "--", model), folder)
+    run = (folder / model).parent
+    settings = json.loads((run / "settings.json").read_text())
     assert settings["training"]["processes"] == 4
-    alone = folder / "alone"
-    alone.mkdir()
     settings["training"]["processes"] = 1
-    (alone / "settings.json").write_text(json.dumps(settings))
-    (log,) = (folder / "results/logs/train").glob(f"{made.parent.name}.log")
-    (views,) = set(re.findall(r"results/views/\S+/arrays", planned.stdout))
-    (tokenizer,) = (folder / "results/tokenizer").glob("*/tokenizer")
-    command = [".venv/bin/python", "-m", "clipdr.train", "--settings", alone / "settings.json", "--data", views]
-    command += ["--tokenizer", tokenizer, "--output", alone / "model"]
-    subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(folder / "src")}, check=True)
-    losses = [
-        [json.loads(line)["loss"] for line in (model / "log.jsonl").read_text().splitlines()]
-        for model in (made, alone / "model")
-    ]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    assert log.exists()
+    (folder / "alone.json").write_text(json.dumps(settings))
+    # The same command again, by hand, as one process.
+    words = read(folder / f"results/logs/train/{run.name}.log")["command"][1:]
+    words[words.index("--settings") + 1], words[words.index("--output") + 1] = "alone.json", "alone"
+    env = {**os.environ, "PYTHONPATH": str(folder / "src")}
+    subprocess.run([folder / ".venv/bin/python", *words], cwd=folder, env=env, check=True)
+    together, alone = (losses(path) for path in (run / "model", folder / "alone"))
+    assert len(together) == settings["training"]["steps"] and together == pytest.approx(alone, rel=1e-5)
+
+
+def losses(model: Path) -> list[float]:
+    """The loss of every step that is in a run's log."""
+    return [json.loads(line)["loss"] for line in (model / "log.jsonl").read_text().splitlines()]

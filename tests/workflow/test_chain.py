@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from clones import copy_of_the_repository
-from conftest import CI, planned_jobs, snakemake
+from conftest import CI, REPO, planned_jobs, snakemake
 
 pytestmark = pytest.mark.slow
 ROWS, SEEDS, CHUNKS = 6, 2, 2  # of table2 and its dataset, at scale ci
@@ -230,3 +230,19 @@ def test_an_archive_goes_on_in_a_fresh_clone_with_nothing_to_make(chain: Path, t
         assert {path.name for path in (clone / "results" / folder).iterdir()} == names
     with edited(clone / LOSS, appended("EXTRA = 1")):
         assert planned_jobs(clone)["train"] == ROWS * SEEDS
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["pool.emoji", "zoo.tokenizer", "reinforce.captions", "data.augment", "losses.reinforced", "evaluate.encoder"],
+)
+def test_a_changed_module_reruns_the_rules_that_the_page_names(chain: Path, module: str):
+    """Snakemake's own reasons against docs/reruns.md, for rules that have run here."""
+    page = dict(re.findall(r"^\| `clipdr\.(\S+)` \| (.*) \|$", (REPO / "docs/reruns.md").read_text(), re.MULTILINE))
+    ran = {path.name for path in (chain / "results/logs").iterdir()}
+    ran = ran - {"zoo", "networks"} | {"teacher", "captioner", "models"}  # whose logs are called otherwise
+    with edited(chain / f"src/clipdr/{module.replace('.', '/')}.py", appended("EXTRA = 1")):
+        done = snakemake(chain, "-n", *CI)
+    named = re.search(r"^ +params have changed[^\n]*:\n +(.*)$", done.stdout, re.MULTILINE)[1].split(", ")
+    expected = set(page[module].split(", ")) & ran
+    assert set(named) == expected | ({"captioner"} if "teacher" in expected else set())

@@ -28,6 +28,11 @@ def test_the_page_of_all_keys_is_as_the_script_writes_it() -> None:
         assert key in page
 
 
+def test_the_page_of_what_a_change_makes_again_is_as_the_script_writes_it() -> None:
+    page = (REPO / "docs/reruns.md").read_text(encoding="utf-8")
+    assert page == script("docs/write_reruns.py").render(), "run `python docs/write_reruns.py`"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPO)))
 def test_links_lead_to_files(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text())
