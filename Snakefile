@@ -81,6 +81,17 @@ rule list:
         "printf '%s\\n' {params.text:q}"
 
 
+rule rulegraph:
+    """The rules of `all`, and what each reads of others, as docs/rulegraph.md shows them."""
+    output:
+        "results/rulegraph.md",
+    localrule: True
+    handover: True  # Snakemake itself is asked, in the environment in which it runs
+    shell:
+        "{{ printf '# The rules of the chain\\n\\nWritten by `snakemake --cores 1 rulegraph`; an arrow leads to what reads.\\n\\n```mermaid\\n'"
+        " && snakemake --forceall --rulegraph mermaid-js all && printf '```\\n'; }} > {output:q}"
+
+
 rule settings:
     """What a job is told, as the file that it reads. Most folders are named after it, and so it is written once."""
     output:

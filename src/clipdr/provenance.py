@@ -37,7 +37,7 @@ def job(root: Path) -> str:
 
 def announce() -> None:
     """Log the line, if the workflow asks for it."""
-    if "CLIPDR_JOB" not in os.environ:
+    if "CLIPDR_JOB" not in os.environ or os.environ.get("RANK", "0") != "0":  # of several processes, the first
         return
     module = sys.modules["__main__"].__spec__.name.removesuffix(".__main__")
     line = {

@@ -190,6 +190,14 @@ def test_parsing_the_snakefile_imports_no_torch(fresh: Path):
     assert done.returncode == 0, done.stdout[-2000:]
 
 
+def test_the_picture_of_the_rules_is_what_snakemake_draws(fresh: Path):
+    done = snakemake(fresh, "--cores", "1", "rulegraph")
+    assert done.returncode == 0, done.stdout[-2000:]
+    drawn = (fresh / "results/rulegraph.md").read_text()
+    shutil.rmtree(fresh / "results")
+    assert drawn == (REPO / "docs/rulegraph.md").read_text(), "run `snakemake --cores 1 rulegraph`, and copy the file"
+
+
 def resources(folder: Path, scale: str, rule: str) -> set[str]:
     """The different resources that a dry run of Table 2 prints for the jobs of a rule."""
     done = snakemake(folder, "-n", "--config", f"scale={scale}", "--", "table2")
