@@ -246,3 +246,12 @@ def test_a_changed_module_reruns_the_rules_that_the_page_names(chain: Path, modu
     named = re.search(r"^ +params have changed[^\n]*:\n +(.*)$", done.stdout, re.MULTILINE)[1].split(", ")
     expected = set(page[module].split(", ")) & ran
     assert set(named) == expected | ({"captioner"} if "teacher" in expected else set())
+
+
+def test_a_report_is_one_page_that_needs_no_network(chain: Path):
+    done = snakemake(chain, "--report", "report.html", *CI)
+    assert done.returncode == 0, done.stdout[-3000:]
+    page = (chain / "report.html").read_text()
+    assert "mobileclip/table2.csv" in page and "mobileclip/table2.png" in page
+    assert "levels are not comparable" in page, "the caption of the whole"
+    assert not re.search(r"<(?:script|link|img)\b[^>]*\b(?:src|href)=[\"']?https?:", page)
