@@ -15,6 +15,7 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/resources.smk"
+include: "workflow/rules/targets.smk"
 include: "workflow/rules/pool.smk"
 include: "workflow/rules/datacomp.smk"
 include: "workflow/rules/zoo.smk"

@@ -151,8 +151,11 @@ def _fetched(one: Artifact, scale: Mapping, rates: Mapping, pairs: int) -> float
 
 
 def _bytes(pairs: int, augmentation: Mapping | None, scale: Mapping, rates: Mapping) -> float | None:
-    """Of images with captions, and of views and texts with their embeddings if there is an augmentation."""
-    if not {"image", "view", "text"} <= rates.keys():
+    """Of images with captions, and of views and texts with their embeddings if there is an augmentation.
+
+    None without rates, which are of web images and of the paper's teachers.
+    """
+    if scale["pool"]["kind"] != "datacomp" or not {"image", "view", "text"} <= rates.keys():
         return None
     image, view, text = (rates[name]["value"] for name in ("image", "view", "text"))
     texts = scale["captions"]["number"] + 1

@@ -50,6 +50,7 @@ def test_a_laptop_has_hours_of_earlier_jobs_and_needs_no_gpu():
         **{"gpu_hours": 0, "core_hours": 18 / 60, "storage_gb": 0, "download_gb": 0},
     }
     assert lines["zoo"]["core_hours"] is None
+    assert lines["reinforced"]["storage_gb"] is None, "the rates are of web images"
 
 
 def test_files_have_the_sums_the_rates_and_the_papers_figures(tmp_path: Path):

@@ -3,7 +3,6 @@ import json
 import os
 import re
 import sys
-from collections import Counter
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +24,6 @@ os.environ.update(PYTHONNOUSERSITE="1", PATH=os.pathsep.join([str(PYTHON), os.en
 DOWNLOADER = next((path for path in [ROOT / ".venv-download/bin/python"] if path.is_file()), "python")
 
 from clipdr import config as configuration
-from clipdr import listing, plan
 from clipdr.artifacts import all_of
 from clipdr.errors import UserError
 from clipdr.chain import captions, chunks_of, evaluation
@@ -34,7 +32,6 @@ from clipdr.evaluate.tasks import folder_name, present
 from clipdr.words import has_scores, networks, slug
 from clipdr.fingerprint import fingerprint
 from clipdr.provenance import job
-from clipdr.schema import load
 from clipdr.train import named_modules
 
 JOB = job(ROOT)
@@ -312,70 +309,3 @@ def network_name(wildcards):
 def network_settings(wildcards):
     """What config/models says of a network; nothing of open_clip's own."""
     return as_json(MODELS.get(network_name(wildcards)))
-
-
-def report_files(experiment):
-    """Table, and the figure of what was trained for it."""
-    one, folder = EXPERIMENTS[experiment], f"results/{CONFIG['scale']}"
-    tables = [f"{folder}/tables/{one.paper}/{one.name}.{suffix}" for suffix in ("csv", "md", "tex")]
-    drawn = has_scores(one.experiment) and not one.measured
-    return [*tables, *([f"{folder}/figures/{one.paper}/{one.name}.png"] if drawn else [])]
-
-
-# What `all` makes.
-EVERYTHING = [
-    *(path for experiment in CONFIG["experiments"] for path in report_files(experiment)),
-    "results/networks/models.md",
-    f"results/{CONFIG['scale']}/figures/chain.png",
-]
-
-
-def archived(wildcards, input):
-    """Tables and figures, what they were told, and all that they are made from."""
-    names = CONFIG["experiments"]
-    wanted = [CHAIN, *(made for name in names for made in EVALUATIONS[name].values())]
-    wanted += [MEASURED[name] for name in names if name in MEASURED]
-    told = [f"results/{CONFIG['scale']}/report/{EXPERIMENTS[name].paper}/{EXPERIMENTS[name].name}" for name in names]
-    pools = [
-        made.settings for made in all_of(wanted).values() if made.stage == "pool" and made.settings["kind"] == "emoji"
-    ]
-    sources = {f"results/sources/{Path(pool['packages']).name}" for pool in pools}
-    return [*input, "results/networks", *told, *sorted(sources), *(f"results/{path}" for path in all_of(wanted))]
-
-
-def listed(wildcards):
-    """What there is, and what it would cost now."""
-    times, parts, costs = listing.seconds(Path("results")), SCALE["evaluation"].get("jobs", 1), {}
-    for name, one in EXPERIMENTS.items():
-        wanted = [*EVALUATIONS[name].values(), *([one.measured] if one.measured else [])]
-        jobs = listing.left(wanted, Path("results"), parts)
-        jobs["latency"] = sum(not Path(path).exists() for path in latencies(one.experiment))
-        drawn = Counter(Path(path).parts[2].removesuffix("s") for path in report_files(name) if not Path(path).exists())
-        costs[name] = listing.cost(+jobs + Counter({rule: 1 for rule in drawn}), times)
-    return listing.listing(EXPERIMENTS, costs, MISFITS)
-
-
-def planned_cost(wildcards):
-    """What all that config/config.yaml names would cost; written into results, too."""
-    try:
-        rates = load(ROOT, CONFIG.get("rates", "config/rates.yaml"), "rates")
-        tables = [
-            load(ROOT, f"config/experiments/mobileclip/{name}.yaml", "experiment") for name in ("table4c", "table4d")
-        ]
-    except UserError as error:
-        raise WorkflowError(str(error)) from None
-    wanted = [made for name in CONFIG["experiments"] for made in EVALUATIONS[name].values()]
-    wanted += [MEASURED[name] for name in CONFIG["experiments"] if name in MEASURED]
-    lines = plan.plan(wanted, SCALE, rates, listing.seconds(Path("results")))
-    output = Path(f"results/plan-{CONFIG['scale']}")
-    output.parent.mkdir(exist_ok=True)
-    plan.write(lines, f"What scale {CONFIG['scale']} would cost", rates, plan.published(*tables), output)
-    return output.with_name(f"{output.name}.md").read_text(encoding="utf-8")
-
-
-def no_such_experiment(name):
-    """Why no experiment of that name can be made, with the nearest one."""
-    try:
-        return MISFITS[configuration.full_name(name, [*EXPERIMENTS, *MISFITS])]
-    except UserError as error:
-        return str(error)

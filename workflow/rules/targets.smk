@@ -1,0 +1,70 @@
+# What targets ask for and print: tables and figures, the list of experiments, what a scale would cost.
+from clipdr import listing, plan
+from clipdr.schema import load
+
+
+def report_files(experiment):
+    """Table, and the figure of what was trained for it."""
+    one, folder = EXPERIMENTS[experiment], f"results/{CONFIG['scale']}"
+    tables = [f"{folder}/tables/{one.paper}/{one.name}.{suffix}" for suffix in ("csv", "md", "tex")]
+    drawn = has_scores(one.experiment) and not one.measured
+    return [*tables, *([f"{folder}/figures/{one.paper}/{one.name}.png"] if drawn else [])]
+
+
+def scored_for(*experiments):
+    """What the tables of experiments are made from: evaluations, or what is measured in their place."""
+    found = [made for name in experiments for made in EVALUATIONS[name].values()]
+    return found + [MEASURED[name] for name in experiments if name in MEASURED]
+
+
+# What `all` makes.
+EVERYTHING = [
+    *(path for experiment in CONFIG["experiments"] for path in report_files(experiment)),
+    "results/networks/models.md",
+    f"results/{CONFIG['scale']}/figures/chain.png",
+]
+
+
+def archived(wildcards, input):
+    """Tables and figures, what they were told, and all that they are made from."""
+    names = CONFIG["experiments"]
+    behind = all_of([CHAIN, *scored_for(*names)])
+    told = [f"results/{CONFIG['scale']}/report/{EXPERIMENTS[name].paper}/{EXPERIMENTS[name].name}" for name in names]
+    packages = {made.settings["packages"] for made in behind.values() if "packages" in made.settings}
+    sources = [f"results/sources/{Path(folder).name}" for folder in sorted(packages)]
+    return [*input, "results/networks", *told, *sources, *(f"results/{path}" for path in behind)]
+
+
+def listed(wildcards):
+    """What there is, and what it would cost now."""
+    times, parts, costs = listing.seconds(Path("results")), SCALE["evaluation"].get("jobs", 1), {}
+    for name, one in EXPERIMENTS.items():
+        jobs = listing.left(scored_for(name), Path("results"), parts)
+        jobs["latency"] = sum(not Path(path).exists() for path in latencies(one.experiment))
+        jobs.update({Path(path).parts[2].removesuffix("s") for path in report_files(name) if not Path(path).exists()})
+        costs[name] = listing.cost(+jobs, times)
+    return listing.listing(EXPERIMENTS, costs, MISFITS)
+
+
+def planned_cost(wildcards):
+    """What all that config/config.yaml names would cost; written into results, too."""
+    try:
+        rates = load(ROOT, CONFIG.get("rates", "config/rates.yaml"), "rates")
+        tables = [
+            load(ROOT, f"config/experiments/mobileclip/{name}.yaml", "experiment") for name in ("table4c", "table4d")
+        ]
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+    lines = plan.plan(scored_for(*CONFIG["experiments"]), SCALE, rates, listing.seconds(Path("results")))
+    output = Path(f"results/plan-{CONFIG['scale']}")
+    output.parent.mkdir(exist_ok=True)
+    plan.write(lines, f"What scale {CONFIG['scale']} would cost", rates, plan.published(*tables), output)
+    return output.with_name(f"{output.name}.md").read_text(encoding="utf-8")
+
+
+def no_such_experiment(name):
+    """Why no experiment of that name can be made, with the nearest one."""
+    try:
+        return MISFITS[configuration.full_name(name, [*EXPERIMENTS, *MISFITS])]
+    except UserError as error:
+        return str(error)
