@@ -85,7 +85,8 @@ def listing(planned: Mapping, costs: Mapping[str, str], misfits: Mapping[str, st
         if key.partition("-")[0] != paper:
             paper = key.partition("-")[0]
             lines.append(paper)
-        lines.append(f"  {key:22} {_what(planned[key]) + ': ' + costs[key] if key in planned else misfits[key]}")
+        there = f"{_what(planned[key])}: {costs[key]}" if key in planned else f"not at this scale: {misfits[key]}"
+        lines.append(f"  {key:22} {there}")
     return "\n".join(lines)
 
 

@@ -74,7 +74,7 @@ def test_a_listing_is_by_paper_counts_shared_runs_once_and_says_why_not():
     assert listing.listing(planned, {"p-a": "done", "q-b": "2 jobs left"}, {"p-c": "too large"}).split("\n") == [
         "p",
         f"  {'p-a':22} A (1 runs): done",
-        f"  {'p-c':22} too large",
+        f"  {'p-c':22} not at this scale: too large",
         "q",
         f"  {'q-b':22} B: 2 jobs left",
     ]

@@ -11,7 +11,7 @@ PER_NODE = SCALE.get("resources", {}).get("train", {}).get("processes_per_node")
 
 
 def asks(rule, gpu=0, **own):
-    """What jobs of a rule ask a cluster for: its own figures or the scale's, more after each failure; and GPUs."""
+    """What jobs ask a cluster for, the given figures or those of the scale, more after each failure; and GPUs."""
     wanted = own | {
         key: value for key, value in SCALE.get("resources", {}).get(rule, {}).items() if key != "processes_per_node"
     }

@@ -1,5 +1,5 @@
 # What targets ask for and print: tables and figures, the list of experiments, what a scale would cost.
-from clipdr import listing, plan
+from clipdr import listing
 from clipdr.schema import load
 
 
@@ -48,6 +48,8 @@ def listed(wildcards):
 
 def planned_cost(wildcards):
     """What all that config/config.yaml names would cost; written into results, too."""
+    from clipdr import plan  # and with it pandas, for which no other target has to wait
+
     try:
         rates = load(ROOT, CONFIG.get("rates", "config/rates.yaml"), "rates")
         tables = [

@@ -40,8 +40,9 @@ def explain(report: Mapping, row: str, column: str, results: Path) -> str:
         f"{experiment['title']}, row {row!r}, column {column}, at scale {scale['name']}",
         f"  {between(cell['value'].mean(), low, high)}: the mean over seeds of {', '.join(scale['columns'][column])}",
     ]
+    seen: set[Path] = set()
     for run, value in zip(runs, cell["value"], strict=True):
-        lines += ["", f"seed {run['seed']}: {value:.2f}", *_path(run["scores"], results)]
+        lines += ["", f"seed {run['seed']}: {value:.2f}", *_path(run["scores"], results, seen)]
     folders = " ".join(f"results/{folder}" for run in runs for folder in run["scores"])
     rebuilt = f"snakemake --cores all --config scale={scale['name']} -- {folders}"
     return "\n".join(
@@ -49,10 +50,10 @@ def explain(report: Mapping, row: str, column: str, results: Path) -> str:
     )
 
 
-def _path(scores: list[str], results: Path) -> list[str]:
-    """Each job behind some scores once, from the last one back, deeper ones indented."""
+def _path(scores: list[str], results: Path, seen: set[Path]) -> list[str]:
+    """Each job behind some scores that was not `seen` yet, from the last one back, deeper ones indented."""
     todo = [(1, log) for folder in reversed(scores) for log in reversed(_logs(folder, results))]
-    lines, seen = [], set()
+    lines = []
     while todo:
         depth, log = todo.pop()
         if log in seen:
