@@ -40,9 +40,10 @@ def copied(folder: Path) -> Path:
     task = {"title": "T", "kind": "classification", "main_metric": "acc1"}
     tasks = [{**task, "key": key} for key in ("unseen-vendor", "black-and-white", "monochrome")]
     tasks += [{**task, "key": f"task-{n}", "title": f"T{n}"} for n in range(TASKS - len(tasks))]
-    columns = {"IN-val": [task["key"] for task in tasks]}
+    # The columns of the scale below it are none here.
+    columns = {"IN-val": [task["key"] for task in tasks], "IN-shift": [], "Flickr30k": [], "Coarse": []}
     rows = [
-        {"name": f"λ = {n}", "settings": {"objective": {"lambda": n / ROWS, "teachers": "ensemble"}}}
+        {"name": f"λ = {n}", "settings": {"objective": {"lambda": (n + 1) / ROWS, "teachers": "ensemble"}}}
         for n in range(ROWS)
     ]
     experiment = {
