@@ -66,7 +66,7 @@ def started(folder: Path, *args: str) -> subprocess.Popen:
 
 
 def finished(process: subprocess.Popen, folder: Path) -> None:
-    assert process.wait(timeout=400) == 0, (folder / "log.txt").read_text()[-4000:]
+    assert process.wait(timeout=1200) == 0, (folder / "log.txt").read_text()[-4000:]
 
 
 def cancelled(process: subprocess.Popen, folder: Path, rule: str) -> str:
