@@ -159,6 +159,8 @@ def load_suite(root: Path, name: str) -> dict:
     source = f"config/suites/{name}.yaml"
     suite, known = load(root, source, "suite"), kinds(root, "tasks")
     if "of" in suite:
+        if "of" in load(root, f"config/suites/{suite['of']}.yaml", "suite"):
+            raise UserError(f"{source}: of: {suite['of']} is of another suite itself; name a whole one")
         return {**suite, "tasks": _tasks_of(load_suite(root, suite["of"]), suite, source)}
     common = load_yaml(Path(root) / "workflow/schemas/suite.schema.yaml")["properties"]["tasks"]["items"]["properties"]
     for i, task in enumerate(suite["tasks"]):
@@ -173,6 +175,8 @@ def load_suite(root: Path, name: str) -> dict:
 
 def _tasks_of(whole: Mapping, part: Mapping, source: str) -> list[dict]:
     """The tasks of a suite that another one names by their keys."""
+    if own := [task["key"] for task in part["tasks"] if not isinstance(task, str)]:
+        raise UserError(f"{source}: tasks: {own[0]} is a task of its own; beside `of`, keys alone may stand")
     tasks = {task["key"]: task for task in whole["tasks"]}
     check_uses(
         source, ((f"tasks[{i}]", key, tasks, f"config/suites/{part['of']}.yaml") for i, key in enumerate(part["tasks"]))

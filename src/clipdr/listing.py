@@ -13,21 +13,13 @@ from statistics import mean
 from clipdr.artifacts import Artifact, inputs_of
 from clipdr.chain import chunks_of
 from clipdr.chunks import chunk_names
+from clipdr.provenance import JOBS
 
-# Stage -> what its last job makes in the artifact's folder, and the rule whose jobs are most of it.
+# Stage -> what its last job makes in the artifact's folder.
 MADE = {
-    "pool": ("shards", "pool"),
-    "tokenizer": ("tokenizer", "tokenizer"),
-    "zoo": ("model", "zoo"),
-    "subset": ("chunks", "subset"),
-    "captions": ("chunks/{}", "caption"),
-    "reinforced": ("chunks/{}", "reinforce"),
-    "views": ("arrays", "views"),
-    "rows": ("chunks/{}", "rows"),
-    "runs": ("model", "train"),
-    "eval": ("scores/{}", "evaluate"),
-    "costs": ("costs.json", "costs"),
-    "storage": ("storage.json", "storage"),
+    **{"pool": "shards", "tokenizer": "tokenizer", "zoo": "model", "subset": "chunks", "captions": "chunks/{}"},
+    **{"reinforced": "chunks/{}", "views": "arrays", "rows": "chunks/{}", "runs": "model", "eval": "scores/{}"},
+    **{"costs": "costs.json", "storage": "storage.json"},
 }
 
 
@@ -42,11 +34,11 @@ def left(wanted: Iterable[Artifact], results: Path, parts: int = 1) -> Counter:
         if one.path in seen:
             continue
         seen.add(one.path)
-        output, rule = MADE[one.stage]
+        output = MADE[one.stage]
         names = chunk_names(parts if one.stage == "eval" else chunks_of(one)) if "{}" in output else [""]
         missing = sum(not (results / one.path / output.format(name)).exists() for name in names)
         if missing:
-            found[rule] += missing
+            found[JOBS[one.stage]] += missing
             todo += inputs_of(one)
     return found
 

@@ -13,6 +13,7 @@ from clipdr.artifacts import Artifact, all_of
 from clipdr.chain import chunks_of
 from clipdr.files import atomic_file
 from clipdr.listing import MADE
+from clipdr.provenance import JOBS
 from clipdr.text import MISSING, markdown_table
 
 HOUR, GB = 3600, 1e9
@@ -30,11 +31,11 @@ def plan(artifacts: Iterable[Artifact], scale: Mapping, rates: Mapping, seconds:
     everything = all_of(artifacts).values()
     pairs = max(dataset["size"] for dataset in scale["datasets"].values())
     lines = []
-    for stage, (_, rule) in MADE.items():
+    for stage in MADE:
         made = [one for one in everything if one.stage == stage]
         if not made:
             continue
-        jobs = sum(_jobs(one, scale) for one in made)
+        jobs, rule = sum(_jobs(one, scale) for one in made), JOBS[stage]
         work, gpu = zip(*(_work(one, scale, rates, pairs) for one in made), strict=True)
         lines.append(
             {
@@ -93,7 +94,7 @@ def _jobs(one: Artifact, scale: Mapping) -> int:
         return scale["evaluation"].get("jobs", 1)
     if one.stage == "pool" and one.settings["kind"] == "datacomp":
         return 3 * chunks_of(one) + 1  # fetch both, join, and gather
-    return chunks_of(one) if "{}" in MADE[one.stage][0] else 1
+    return chunks_of(one) if "{}" in MADE[one.stage] else 1
 
 
 def _work(one: Artifact, scale: Mapping, rates: Mapping, pairs: int) -> tuple[dict[str, int], float | None]:

@@ -19,8 +19,8 @@ from clipdr.fingerprint import own
 from clipdr.progress import log
 
 MARK = "provenance: "
-# Stage, the folder below results -> folder of its jobs' logs, below results/logs.
-LOGS = {
+# Stage, the folder below results -> what logs and benchmarks of its jobs are called.
+JOBS = {
     **{"pool": "pool", "tokenizer": "tokenizer", "zoo": "zoo", "subset": "subset", "captions": "caption"},
     **{"reinforced": "reinforce", "views": "views", "rows": "rows", "runs": "train", "eval": "evaluate"},
     **{"costs": "costs", "storage": "storage"},
@@ -66,9 +66,9 @@ def read(log_file: Path) -> dict:
 def logs_of(path: str, results: Path) -> list[Path]:
     """The logs of what lies at `path`, which begins with results/: of its one job, or those of its chunks."""
     stage, *rest = Path(path).parts[1:]
-    if stage not in LOGS:
+    if stage not in JOBS:
         return []
-    folder, name = results / "logs" / LOGS[stage], "/".join(rest[: 2 if stage == "eval" else 1])
+    folder, name = results / "logs" / JOBS[stage], "/".join(rest[: 2 if stage == "eval" else 1])
     one = folder / f"{name}.log"
     return [one] if one.is_file() else sorted((folder / name).glob("*.log"))
 

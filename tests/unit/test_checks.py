@@ -229,6 +229,11 @@ def test_a_table_of_storage_says_what_its_rows_store(path, value, message):
             "datasets.DataComp-12M.size is 1121; 280 concepts by 4 vendors make at most",
         ),
         ("datasets//other", {"name": "12M", "size": 9, "seed": 1}, "datasets: the name '12M' stands twice"),
+        (
+            "resources",
+            {"pool": {"processes_per_node": 2}},
+            "resources.pool.processes_per_node: only train has processes",
+        ),
     ],
 )
 def test_a_scale_must_agree_with_itself_the_models_and_the_suite(path, value, expected):
@@ -260,3 +265,14 @@ def test_a_misspelt_free_name_is_noticed_where_it_is_used(path):
         renamed = {wrong if key == name else key: value for key, value in names.items()}
         message = refused(check, EXPERIMENT, edited(SCALE, path, renamed))
         assert repr(name) in message and f"did you mean {wrong!r}?" in message
+
+
+@pytest.mark.parametrize(("processes", "fits"), [(1, True), (2, True), (3, False), (4, True)])
+def test_every_node_has_as_many_processes_of_a_training(processes, fits):
+    scale = edited(SCALE, "resources", {"train": {"processes_per_node": 2}})
+    scale = edited(edited(scale, "training//batch_size", 60), "training//processes", processes)
+    if fits:
+        assert check(scale=scale)
+    else:
+        says = f"{MINI}: training.processes is 3; it must be a multiple of resources.train.processes_per_node (2)"
+        assert refused(check, EXPERIMENT, scale).startswith(says)

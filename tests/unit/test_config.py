@@ -202,6 +202,29 @@ def test_a_task_says_what_its_kind_may_say(root, old, new, says):
     assert says in refused(config.load_suite, root, "emoji")
 
 
+@pytest.mark.parametrize(
+    ("suite", "says"),
+    [
+        (
+            {"of": "emoji", "tasks": ["emoji/vall"]},
+            "tasks[0]: 'emoji/vall' is not in config/suites/emoji.yaml; did you",
+        ),
+        ({"of": "emoji", "tasks": ["emoji/val", "emoji/val"]}, "tasks: the name 'emoji/val' stands twice; rename one"),
+        ({"of": "part", "tasks": ["emoji/val"]}, "of: part is of another suite itself; name a whole one"),
+        ({"tasks": ["emoji/val"]}, "tasks[0] is the text 'emoji/val'; say with `of` which suite has such a task"),
+    ],
+)
+def test_a_part_of_a_suite_names_tasks_of_a_whole_one(root, suite, says):
+    whole = config.load_suite(root, "emoji")["tasks"]
+    path = root / "config/suites/part.yaml"
+    path.write_text(yaml.safe_dump({"of": "emoji", "tasks": ["emoji/val"]}))
+    assert config.load_suite(root, "part")["tasks"] == [task for task in whole if task["key"] == "emoji/val"]
+    path.write_text(yaml.safe_dump(suite))
+    assert refused(config.load_suite, root, "part").startswith(f"config/suites/part.yaml: {says}")
+    path.write_text(yaml.safe_dump({"of": "emoji", "tasks": [whole[0]]}))
+    assert "is a task of its own; beside `of`, keys alone may stand" in refused(config.load_suite, root, "part")
+
+
 def test_a_column_names_a_metric_of_its_tasks_kind(root):
     file = root / MINI
     file.write_text(file.read_text().replace("[emoji/retrieval]", '["emoji/retrieval:text_retrieval_recall@1"]'))
