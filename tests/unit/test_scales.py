@@ -1,11 +1,13 @@
 """Every experiment at every scale: it resolves, or the scale says why not. And what the paper's scales ask for."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from clipdr.artifacts import all_of
 from clipdr.config import experiment_files, load_config, load_experiments, load_scale
+from clipdr.schema import load_yaml
 
 REPO = Path(__file__).parents[2]
 SCALES = sorted(path.stem for path in (REPO / "config/scales").glob("*.yaml"))
@@ -59,3 +61,14 @@ def test_a_baseline_draws_fresh_light_views_and_distillation_reads_stored_ones(p
         views[run.row] = stored.settings["augmentation"]["views"]
     assert views["real captions only"] == views["+ synthetic captions"] == 0
     assert views["+ distillation"] == views["+ strong augmentation"] == 30
+
+
+def test_a_partition_of_the_slurm_profile_has_room_for_the_last_attempt_of_every_job():
+    """Time grows with each attempt: a job that fits nowhere would never start."""
+    profile, limits = (load_yaml(REPO / f"profiles/slurm/{name}.yaml") for name in ("profile", "partitions"))
+    room = max(partition["max_runtime"] for partition in limits["partitions"].values())
+    rules = "".join(path.read_text() for path in (REPO / "workflow/rules").glob("*.smk"))
+    asked = [int(minutes) for minutes in re.findall(r"\*\*asks\(.*?runtime=(\d+)", rules)]
+    scales = [load_yaml(path) for path in (REPO / "config/scales").glob("*.yaml")]
+    asked += [rule.get("runtime", 0) for scale in scales for rule in scale.get("resources", {}).values()]
+    assert len(asked) > 25 and max(asked) * (1 + profile["retries"]) <= room
