@@ -9,6 +9,7 @@ from pathlib import Path
 
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO / "src"))
+from clipdr.evaluate.kinds import schemas as task_kinds  # noqa: E402
 from clipdr.schema import load_yaml  # noqa: E402
 
 SCHEMAS = REPO / "workflow/schemas"
@@ -18,8 +19,8 @@ START = """# Configuration
 
 Everything here is science, but for `resources` of a scale, what its jobs ask a cluster for; on which cluster stands in
 `profiles/`. All files are checked against
-`workflow/schemas/` before any job starts: an unknown key, a word that nothing defines or a contradiction is one line
-that names the file, the key and the fix.
+`workflow/schemas/` before any job starts, and tasks by their kinds: an unknown key, a word that nothing defines or a
+contradiction is one line that names the file, the key and the fix.
 
 An experiment says what a table varies, in the paper's words ("DataComp-12M", "strong", "ensemble"). A scale says what
 these words mean at one size of data and budget. `<name>` stands for a word of your own, `[]` for each entry of a list.
@@ -53,8 +54,8 @@ Beside the columns that a scale defines there are four network columns, the same
 `network`, with random weights. A column shows ours, the paper's, or both, whatever there is; one with neither is
 refused. A network with `:` or `/` in its name must be a model of `models/`, unless it begins with `open_clip:`; other
 names may be open_clip's, which only the job that measures them can tell."""
-TASKS = """How a task of a suite is read and scored: its `kind`. Each has a schema in `workflow/schemas/tasks` and
-a module of the same name in `src/clipdr/evaluate/kinds`."""
+TASKS = """How a task of a suite is read and scored: its `kind`, a module of `src/clipdr/evaluate/kinds`, which says
+what a task's folder must have."""
 MODELS = """A model is a pair of towers. Names are shared by all files; scales, experiments and
 `clipdr.models.create.create_model` use them."""
 TOWERS = """What else a tower may say is open_clip's business. Words that need saying:
@@ -90,7 +91,7 @@ def render() -> str:
         "Objectives": (OBJECTIVES, *_kinds("objectives")),
         "Experiments: `experiments/<paper>/<name>.yaml`": (EXPERIMENTS, _table("experiment")),
         "Suites: `suites/<suite>.yaml`": (_table("suite"),),
-        "Kinds of tasks": (TASKS, *_kinds("tasks")),
+        "Kinds of tasks": (TASKS, *(_section(kind, schema) for kind, schema in task_kinds().items())),
         "Models: `models/<file>.yaml`": (MODELS, _table("models"), TOWERS),
     }
     parts = [START.rstrip()]
@@ -102,18 +103,21 @@ def render() -> str:
 def _kinds(folder: str) -> list[str]:
     """A subsection for each schema of a folder, which are kinds of one thing."""
     return [
-        f"### `{path.name.removesuffix('.schema.yaml')}`\n\n{load_yaml(path)['description']}.\n\n{table(path)}"
+        _section(path.name.removesuffix(".schema.yaml"), load_yaml(path))
         for path in sorted((SCHEMAS / folder).glob("*.schema.yaml"))
     ]
 
 
+def _section(kind: str, schema: dict) -> str:
+    return f"### `{kind}`\n\n{schema['description']}.\n\n{table(schema)}"
+
+
 def _table(kind: str) -> str:
-    return table(SCHEMAS / f"{kind}.schema.yaml")
+    return table(load_yaml(SCHEMAS / f"{kind}.schema.yaml"))
 
 
-def table(path: Path) -> str:
+def table(schema: dict) -> str:
     """The keys of a schema. Keys of one definition that stand in several places share a line."""
-    schema = load_yaml(path)
     lines: dict[tuple, list[str]] = {}
     for key, origin, what, value in _keys(schema, schema.get("$defs", {})):
         lines.setdefault((origin, what, value), []).append(f"`{key}`")

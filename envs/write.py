@@ -26,8 +26,18 @@ OWN = {"download": "requirements-download.lock"}
 CALLS = {"read_parquet": "pyarrow", "to_parquet": "pyarrow", "to_markdown": "tabulate", "get_tokenizer": "transformers"}
 
 
+def _all_of(package: str) -> list[str]:
+    """Names of the modules in a package."""
+    return [f"{package}.{path.stem}" for path in (REPO / "src" / Path(*package.split("."))).glob("[!_]*.py")]
+
+
+# Functions by which a rule names the modules that a job imports by name, and what they may name.
+KINDS = _all_of("clipdr.evaluate.kinds")
+BY_NAME = {"modules_of": KINDS, "named_modules": [*_all_of("clipdr.losses"), ONLINE, WATCHED, *KINDS]}
+
+
 def rules() -> dict[str, dict]:
-    """Rule -> the name of its environment or None, the module that it runs, and those whose code it fingerprints."""
+    """Rule -> its environment or None, the module that it runs, and those whose code it fingerprints, also by name."""
     common = (REPO / "workflow/rules/common.smk").read_text()
     found = {}
     for path in [REPO / "Snakefile", *sorted((REPO / "workflow/rules").glob("*.smk"))]:
@@ -40,6 +50,7 @@ def rules() -> dict[str, dict]:
                 "env": env and env[1],
                 "command": re.findall(r'(?:python -m|{resources.start}|"\$DOWNLOADER" -m) ([\w.]+)', block),
                 "code": [module for call in calls for module in re.findall(r'"(clipdr[\w.]+)"', call)],
+                "by_name": [module for call, named in BY_NAME.items() if f"{call}(" in block for module in named],
             }
     return found
 
@@ -52,12 +63,8 @@ def modules_of(rule: dict) -> set[str]:
 
 
 def fingerprinted(rule: dict) -> set[str]:
-    """All of clipdr whose change makes a rule's jobs again, with what some run imports by name."""
-    modules = set().union(*(closure(module, REPO) for module in rule["code"]))
-    if "clipdr.train.run" in modules:
-        objectives = [f"clipdr.losses.{path.stem}" for path in (REPO / "src/clipdr/losses").glob("[!_]*.py")]
-        modules = modules.union(*(closure(module, REPO) for module in [ONLINE, WATCHED, *objectives]))
-    return modules
+    """All of clipdr whose change makes a rule's jobs again, with what some job imports by name."""
+    return set().union(*(closure(module, REPO) for module in [*rule["code"], *rule["by_name"]]))
 
 
 def direct(modules: Iterable[str]) -> set[str]:

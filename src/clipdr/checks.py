@@ -10,8 +10,9 @@ from pathlib import Path
 
 from clipdr.chain import suites_of
 from clipdr.errors import UserError, listed, look_up, nearest
+from clipdr.evaluate.kinds import schemas as task_kinds
 from clipdr.experiments import Run, plan, training_of
-from clipdr.schema import REPOSITORY, kinds, load_yaml, validate
+from clipdr.schema import load_yaml, validate
 from clipdr.words import (
     COST,
     MAIN,
@@ -116,11 +117,6 @@ def check_once(what: str, names: list[str]) -> None:
             raise UserError(f"{what}: the name {name!r} stands twice; rename one")
 
 
-def metrics_of(root: Path, kind: str) -> list[str]:
-    """The metrics of a kind of task, any of which may stand for it."""
-    return load_yaml(kinds(root, "tasks")[kind])["properties"]["main_metric"]["enum"]
-
-
 def _check_settings(experiment: Mapping, scale: Mapping, objectives: Mapping, source: str) -> None:
     """The merged settings of each row: its objective by that one's schema, its training by the recipe's."""
     for row in experiment["rows"]:
@@ -176,7 +172,7 @@ def _uses_of_scale(scale: Mapping, models: Mapping, suite: Mapping) -> Iterator[
                 yield (
                     f"evaluation.columns.{column}",
                     metric,
-                    metrics_of(REPOSITORY, kind),
+                    task_kinds()[kind]["properties"]["main_metric"]["enum"],
                     f"the metrics of kind {kind}",
                 )
 

@@ -15,9 +15,10 @@ from clipdr.chain import suites_of
 from clipdr.checkpoints import with_checkpoints, with_tasks
 from clipdr.checks import check, check_checkpoints, check_once, check_packages, check_uses
 from clipdr.errors import UserError, listed, nearest
+from clipdr.evaluate.kinds import schemas as task_kinds
 from clipdr.experiments import Run, at_scale, for_paper, measured
 from clipdr.model_files import load_models
-from clipdr.schema import defaults, kinds, load, load_yaml, validate
+from clipdr.schema import defaults, kinds, load, load_yaml, validate, validate_by
 from clipdr.words import merge
 
 BARE = "mobileclip"  # the paper whose experiments may be called by their bare name
@@ -157,7 +158,7 @@ def load_suite(root: Path, name: str) -> dict:
     A suite `of` another one has that one's tasks.
     """
     source = f"config/suites/{name}.yaml"
-    suite, known = load(root, source, "suite"), kinds(root, "tasks")
+    suite, known = load(root, source, "suite"), task_kinds()
     if "of" in suite:
         if "of" in load(root, f"config/suites/{suite['of']}.yaml", "suite"):
             raise UserError(f"{source}: of: {suite['of']} is of another suite itself; name a whole one")
@@ -166,9 +167,9 @@ def load_suite(root: Path, name: str) -> dict:
     for i, task in enumerate(suite["tasks"]):
         if isinstance(task, str):
             raise UserError(f"{source}: tasks[{i}] is the text {task!r}; say with `of` which suite has such a task")
-        check_uses(source, [(f"tasks[{i}].kind", task["kind"], known, "workflow/schemas/tasks")])
+        check_uses(source, [(f"tasks[{i}].kind", task["kind"], known, "src/clipdr/evaluate/kinds")])
         own = {key: value for key, value in task.items() if key not in common}
-        validate(own, f"tasks/{task['kind']}", f"{source}: tasks[{i}]", root)
+        validate_by(own, known[task["kind"]], f"{source}: tasks[{i}]")
     check_once(f"{source}: tasks", [task["key"] for task in suite["tasks"]])
     return suite
 

@@ -78,8 +78,16 @@ def validate(data: object, kind: str, source: str, root: Path = REPOSITORY) -> N
     Raises UserError with one line about the first error: `source`, the key, what is wrong, and the fix. Unknown keys
     come first, because a misspelt key is also a missing one.
     """
-    schema = Path(root) / "workflow/schemas" / f"{kind}.schema.yaml"
-    errors = sorted(_validator(schema).iter_errors(data), key=lambda error: error.validator != "additionalProperties")
+    _check(data, _validator(Path(root) / "workflow/schemas" / f"{kind}.schema.yaml"), source)
+
+
+def validate_by(data: object, schema: dict, source: str) -> None:
+    """As `validate`, against a JSON schema that stands in no file."""
+    _check(data, _Validator(schema), source)
+
+
+def _check(data: object, validator: jsonschema.protocols.Validator, source: str) -> None:
+    errors = sorted(validator.iter_errors(data), key=lambda error: error.validator != "additionalProperties")
     if errors:
         raise UserError(" ".join(f"{source}: {_problem(errors[0])}".split()))
 

@@ -188,7 +188,7 @@ def test_a_suite_names_each_task_once(root):
         (
             "kind: retrieval",
             "kind: retreival",
-            "tasks[10].kind: 'retreival' is not in workflow/schemas/tasks; did you mean",
+            "tasks[10].kind: 'retreival' is not in src/clipdr/evaluate/kinds; did you mean",
         ),
         ("main_metric: acc1", "main_metric: acc2", "tasks[0]: main_metric is 'acc2'; did you mean 'acc5'?"),
         ("main_metric: acc1", "main_metric: acc1, group: 0", "tasks[0]: group is not a key"),

@@ -2,10 +2,14 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from clones import copy_of_the_repository
 from PIL import Image
 
 from clipdr.data.shards import read_shard, write_shard
@@ -13,6 +17,7 @@ from clipdr.errors import UserError
 from clipdr.evaluate import suite
 from clipdr.evaluate.encoder import Encoder
 from clipdr.evaluate.kinds import choice, winogavil
+from clipdr.evaluate.records import read_records
 from clipdr.evaluate.suite import evaluate_suite, part_of
 from clipdr.models.load import load_model
 from clipdr.pool.layout import write_classification, write_task
@@ -104,6 +109,65 @@ def test_an_evaluation_that_was_killed_goes_on(teachers, tasks, tmp_path, monkey
     assert scored(teachers[0], tasks, tmp_path / "scores", VAL, PAIRS) == whole and images_seen == [9]
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (tmp_path / "scores" / path.name).read_bytes()
+
+
+KIND = '''"""How many images lie on one side of a plane."""
+
+import numpy as np
+
+from clipdr.evaluate.tasks import open_images, read_images
+
+METRICS = ["beside"]
+ENTRY = {"properties": {"axis": {"description": "Number of the coordinate", "type": "integer"}}}
+
+
+def open_task(folder, entry):
+    return open_images(folder, entry, "classification"), entry["axis"]
+
+
+def score(task, encoder):
+    images, axis = task
+    img_ND, _ = encoder.images((data, where) for _, data, where in read_images(images))
+    return {"beside": img_ND[:, axis] > 0}
+
+
+def units(outcomes):
+    return len(outcomes["beside"])
+
+
+def metrics(outcomes, weights_N):
+    return {"beside": float(np.average(outcomes["beside"], weights=weights_N))}
+
+
+def chance(outcomes):
+    return {"beside": 0.5}
+
+
+def facts(outcomes):
+    return {"num_images": len(outcomes["beside"])}
+'''
+
+
+def test_adding_a_kind_is_adding_one_file(teachers, tasks, tmp_path):
+    """A module more, and a suite may name it, is checked by it, and scored."""
+    clone, entry = copy_of_the_repository(tmp_path / "clone"), {**VAL, "kind": "plane", "main_metric": "beside"}
+    (clone / "src/clipdr/evaluate/kinds/plane.py").write_text(KIND)
+
+    def suite_says(axis: int | str) -> str:
+        (clone / "config/suites/planes.yaml").write_text(json.dumps({"tasks": [{**entry, "axis": axis}]}))
+        (tmp_path / "settings.json").write_text(json.dumps({"tasks": [{**entry, "axis": axis}], "batch_size": 4}))
+        load = f"from clipdr import config; config.load_suite({str(clone)!r}, 'planes')"
+        result = subprocess.run([sys.executable, "-c", load], env=environment, capture_output=True, text=True)
+        return result.stderr
+
+    environment = {**os.environ, "PYTHONPATH": str(clone / "src")}
+    assert "tasks[0]: axis is the text 'one'; it must be a whole number" in suite_says("one")
+    assert suite_says(1) == ""
+    told = ["--settings", tmp_path / "settings.json", "--tasks", tasks, "--output", tmp_path / "scores"]
+    command = [sys.executable, "-m", "clipdr.evaluate", "suite", "--model", teachers[0], *told]
+    subprocess.run(command, env=environment, check=True)
+    img_ND, _ = Encoder([teachers[0]], 4).images(images(20))
+    assert read_records(tmp_path / "scores/records.jsonl")["t/val"]["metrics"]["beside"] == (img_ND[:, 1] > 0).mean()
 
 
 def test_jobs_share_the_tasks(teachers, tasks, tmp_path):

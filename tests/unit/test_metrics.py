@@ -4,11 +4,19 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, top_k_accuracy_score
 
-from clipdr.checks import metrics_of
 from clipdr.errors import UserError
-from clipdr.evaluate.kinds import KINDS, choice, classification, grouped, multilabel, retrieval, winogavil
+from clipdr.evaluate.kinds import (
+    choice,
+    classification,
+    grouped,
+    kind_of,
+    linear_probe,
+    multilabel,
+    retrieval,
+    schemas,
+    winogavil,
+)
 from clipdr.evaluate.kinds.classification import classifier_weights, ranks
-from clipdr.schema import REPOSITORY, kinds
 
 
 def classification_metrics(logits, labels):
@@ -227,17 +235,17 @@ OUTCOMES = {
 }
 
 
-def test_kinds_and_their_metrics_are_those_of_the_schemas():
+def test_kinds_have_the_metrics_that_they_say():
     others = {
         multilabel: multilabel.outcomes(np.eye(3), np.eye(3)),
         winogavil: {
             key: np.array([value]) for key, value in {"jaccard": 0.5, "candidates": 10, "associations": 3}.items()
         },
     }
-    assert {kind.__name__.rpartition(".")[2] for kind in KINDS} == kinds(REPOSITORY, "tasks").keys()
-    for kind, outcomes in (OUTCOMES | others).items():
-        defined = kind.metrics(outcomes, np.ones(kind.units(outcomes))).keys()
-        assert defined == set(metrics_of(REPOSITORY, kind.__name__.rpartition(".")[2]))
+    every = OUTCOMES | others | {linear_probe: OUTCOMES[classification]}
+    assert set(map(kind_of, schemas())) == every.keys()
+    for kind, outcomes in every.items():
+        assert kind.metrics(outcomes, np.ones(kind.units(outcomes))).keys() == set(kind.METRICS)
 
 
 @pytest.mark.parametrize("kind", OUTCOMES, ids=lambda kind: kind.__name__.rpartition(".")[2])

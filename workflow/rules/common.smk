@@ -28,6 +28,7 @@ from clipdr.artifacts import all_of
 from clipdr.errors import UserError
 from clipdr.chain import captions, chunks_of, evaluation
 from clipdr.chunks import chunk_names
+from clipdr.evaluate.kinds import modules_of
 from clipdr.evaluate.tasks import folder_name, present
 from clipdr.words import has_scores, networks, slug
 from clipdr.fingerprint import fingerprint
@@ -246,15 +247,25 @@ def train_code(wildcards):
     return code("clipdr.train.run", *named_modules(ARTIFACTS[f"runs/{wildcards.runs}"].settings))
 
 
+def evaluate_code(wildcards):
+    """An evaluation depends on the code of its own kinds of tasks alone."""
+    return code("clipdr.evaluate.suite", *modules_of(ARTIFACTS[f"eval/{wildcards.eval}"].settings["tasks"]))
+
+
 def table_code(wildcards):
-    """Tables of accuracy do not depend on how measurements are written."""
-    measured = MEASURED.get(f"{wildcards.paper}-{wildcards.experiment}")
-    match measured and measured.stage:
+    """Tables of accuracy depend on how their tasks are scored, and not on how measurements are written."""
+    name = f"{wildcards.paper}-{wildcards.experiment}"
+    match name in MEASURED and MEASURED[name].stage:
         case "costs":
             return code("clipdr.report.cost")
         case "storage":
             return code("clipdr.report.storage")
-    return code("clipdr.report.table")
+    return code("clipdr.report.table", *modules_of(EXPERIMENTS[name].suite["tasks"]))
+
+
+def figure_code(wildcards):
+    name = f"{wildcards.paper}-{wildcards.experiment}"
+    return code("clipdr.report.figure", *modules_of(EXPERIMENTS[name].suite["tasks"]))
 
 
 def costs_code(wildcards):

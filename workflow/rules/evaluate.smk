@@ -18,7 +18,7 @@ rule evaluate:
     params:
         tasks=lambda wildcards: tasks_folder(ARTIFACTS[f"eval/{wildcards.eval}"]),
         devices=SCALE["evaluation"].get("devices", ["cpu"]),
-        code=code("clipdr.evaluate.suite"),
+        code=evaluate_code,
     shell:
         "python -m clipdr.evaluate suite --model {input.model:q} --tasks {params.tasks:q} --settings {input.settings:q}"
         " --part {wildcards.chunk} --devices {params.devices} --threads {threads} --output {output:q} 2>&1 | tee {log:q}"

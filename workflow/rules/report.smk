@@ -51,7 +51,7 @@ rule figure:
     resources:
         **asks("figure", mem_mb=2000, runtime=10),
     params:
-        code=code("clipdr.report.figure"),
+        code=figure_code,
     shell:
         "python -m clipdr.report figure --settings {input.settings:q} --results results --output {output:q}"
         " 2>&1 | tee {log:q}"

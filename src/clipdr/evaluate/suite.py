@@ -19,7 +19,7 @@ import numpy as np
 from clipdr.errors import UserError
 from clipdr.evaluate.encoder import Encoder
 from clipdr.evaluate.intervals import drawn, interval
-from clipdr.evaluate.kinds import kind_of
+from clipdr.evaluate.kinds import kind_of, modules_of
 from clipdr.evaluate.outcomes import DRAWS, load, outcomes_file, save
 from clipdr.evaluate.records import RECORDS
 from clipdr.evaluate.tasks import task_folder
@@ -117,4 +117,5 @@ def _token(model_dirs: Sequence[Path], tasks_dir: Path, suite: dict) -> str:
         for entry in suite["tasks"]
         for folder in [task_folder(tasks_dir, entry)]
     ]
-    return sha256(json.dumps([own(__name__), suite, weights, files], sort_keys=True).encode())
+    code = [own(name) for name in (__name__, *modules_of(suite["tasks"]))]
+    return sha256(json.dumps([code, suite, weights, files], sort_keys=True).encode())

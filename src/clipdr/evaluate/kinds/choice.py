@@ -27,6 +27,33 @@ from clipdr.files import sha256
 
 Outcomes = dict[str, np.ndarray]
 
+METRICS = ["accuracy", "macro_accuracy"]
+ENTRY = {
+    "required": ["ties"],
+    "properties": {
+        "ties": {
+            "description": "What a true caption counts as that scores the same as a wrong one",
+            "enum": ["right", "wrong"],
+        },
+        "leave_out": {
+            "description": "Groups that macro_accuracy leaves out, for instance symmetric relations",
+            "type": "array",
+            "uniqueItems": True,
+            "items": {"type": "string"},
+        },
+        "min_cases": {
+            "description": "Least number of cases of a group that counts in macro_accuracy; 1 if left out",
+            "type": "integer",
+            "minimum": 1,
+        },
+        "options_sha256": {
+            "description": "Hash of all captions, as `python -m clipdr.evaluate aro` says it; any if left out",
+            "type": "string",
+            "pattern": "^[0-9a-f]{64}$",
+        },
+    },
+}
+
 
 @dataclass(frozen=True)
 class Task:

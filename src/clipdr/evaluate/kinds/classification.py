@@ -20,6 +20,17 @@ from clipdr.evaluate.tasks import Images, annotation, lines, open_images, read_i
 
 Outcomes = dict[str, np.ndarray]
 
+METRICS = ["acc1", "acc5", "mean_per_class_recall", "F1-macro_all"]
+ENTRY = {
+    "properties": {
+        "classes": {
+            "description": "Number of classes, which classnames.txt must have; any if left out",
+            "type": "integer",
+            "minimum": 2,
+        }
+    }
+}
+
 
 @dataclass(frozen=True)
 class Task:

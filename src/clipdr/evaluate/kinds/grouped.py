@@ -22,6 +22,19 @@ from clipdr.evaluate.kinds import classification
 from clipdr.evaluate.tasks import read_images
 
 Outcomes = dict[str, np.ndarray]
+
+METRICS = ["acc_wg", "acc_worst_region", "acc_top5_wg", "acc1", "acc5", "mean_per_class_recall", "F1-macro_all"]
+ENTRY = {
+    "required": ["group"],
+    "properties": {
+        "group": {"description": "Which number of the metadata is the group, from 0", "type": "integer", "minimum": 0},
+        "classes": {
+            "description": "Number of classes, which classnames.txt must have; any if left out",
+            "type": "integer",
+            "minimum": 2,
+        },
+    },
+}
 units = classification.units
 
 

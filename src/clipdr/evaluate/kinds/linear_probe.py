@@ -21,6 +21,24 @@ from clipdr.evaluate.tasks import Images, open_images
 from clipdr.progress import log
 
 Outcomes = dict[str, np.ndarray]
+
+METRICS = ["acc1", "acc5", "mean_per_class_recall", "F1-macro_all"]
+ENTRY = {
+    "properties": {
+        "validation": {
+            "description": "Share of the training images that regularisation is chosen on; 0.2 if left out",
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "exclusiveMaximum": 1,
+        },
+        "seed": {"description": "Seed of which images these are; 0 if left out", "type": "integer", "minimum": 0},
+        "classes": {
+            "description": "Number of classes, which classnames.txt must have; any if left out",
+            "type": "integer",
+            "minimum": 2,
+        },
+    }
+}
 STRENGTHS = tuple(10.0**power for power in range(-6, 7))  # scikit-learn's C: the larger, the weaker
 ITERATIONS = 1000
 units, metrics, chance, facts = (getattr(classification, n) for n in ("units", "metrics", "chance", "facts"))

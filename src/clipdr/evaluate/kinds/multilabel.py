@@ -21,6 +21,17 @@ from clipdr.evaluate.tasks import read_images
 
 Outcomes = dict[str, np.ndarray]
 
+METRICS = ["mean_average_precision"]
+ENTRY = {
+    "properties": {
+        "classes": {
+            "description": "Number of classes, which classnames.txt must have; any if left out",
+            "type": "integer",
+            "minimum": 2,
+        }
+    }
+}
+
 
 def open_task(folder: Path, entry: dict) -> Task:
     return open_classification(folder, entry, "multilabel")

@@ -23,6 +23,16 @@ from clipdr.errors import UserError
 from clipdr.evaluate.tasks import Images, annotation, open_images, read_images
 
 Outcomes = dict[str, np.ndarray]
+
+METRICS = [
+    "mean_recall@1",
+    "image_retrieval_recall@1",
+    "image_retrieval_recall@5",
+    "image_retrieval_recall@10",
+    "text_retrieval_recall@1",
+    "text_retrieval_recall@5",
+    "text_retrieval_recall@10",
+]
 KS = (1, 5, 10)
 BLOCK = 1024
 

@@ -21,6 +21,16 @@ from clipdr.errors import UserError
 from clipdr.evaluate.tasks import Images, open_images, read_images
 
 Outcomes = dict[str, np.ndarray]
+
+METRICS = [
+    "jaccard_score_10-12",
+    "jaccard_score_5-6",
+    "jaccard_score_5",
+    "jaccard_score_6",
+    "jaccard_score_10",
+    "jaccard_score_12",
+    "avg_jaccard_score",
+]
 SPLITS = {"5": (5,), "6": (6,), "10": (10,), "12": (12,), "5-6": (5, 6), "10-12": (10, 12)}
 
 
