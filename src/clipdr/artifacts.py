@@ -38,8 +38,8 @@ class Artifact:
 def artifact(stage: str, slug: str, settings: Mapping, **inputs: Artifact | list[Artifact]) -> Artifact:
     """An artifact with its name. `slug` may hold a slash; settings that are no JSON raise ValueError or TypeError."""
     canonical = _canonical(settings)
-    made_from = {key: _names(value) for key, value in inputs.items()}
-    digest = hashlib.sha256(_canonical([json.loads(canonical), made_from]).encode()).hexdigest()[:8]
+    made_from = _canonical({key: _names(value) for key, value in inputs.items()})
+    digest = hashlib.sha256(f"[{canonical},{made_from}]".encode()).hexdigest()[:8]
     # Read back: each artifact owns its settings, and they are exactly what a job gets as JSON.
     return Artifact(stage, f"{slug[:SLUG_LENGTH]}-{digest}", json.loads(canonical), inputs)
 

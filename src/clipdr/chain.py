@@ -142,15 +142,20 @@ def _tasks(suite: Mapping) -> list[dict]:
     return [{key: value for key, value in task.items() if key not in DESCRIPTIVE} for task in suite["tasks"]]
 
 
-def evaluation(models: Sequence[Artifact], suite: Mapping, scale: Mapping) -> Artifact:
-    """The evaluation of a run, or of several models together, on the suite that the scale names."""
+def suite_of(scale: Mapping, suite: Mapping) -> Artifact:
+    """What models are evaluated on: tasks, of the pool or in the folder that the scale names, and how."""
     of_scale = ("batch_size", "precision")
     settings = {
         "tasks": _tasks(suite),
         **{key: scale["evaluation"][key] for key in of_scale if key in scale["evaluation"]},
     }
-    name = f"{'+'.join(model.name for model in models)}/{'+'.join(suites_of(scale))}"
-    run = models[0] if len(models) == 1 else list(models)
+    name = "+".join(suites_of(scale))
     if "tasks" in scale["evaluation"]:
-        return artifact("eval", name, settings | {"folder": scale["evaluation"]["tasks"]}, run=run)
-    return artifact("eval", name, settings, run=run, pool=pool(scale))
+        return artifact("suites", name, settings | {"folder": scale["evaluation"]["tasks"]})
+    return artifact("suites", name, settings, pool=pool(scale))
+
+
+def evaluation(models: Sequence[Artifact], suite: Artifact) -> Artifact:
+    """The evaluation of a run, or of several models together."""
+    name = f"{'+'.join(model.name for model in models)}/{suite.name.rpartition('-')[0]}"
+    return artifact("eval", name, {}, run=models[0] if len(models) == 1 else list(models), suite=suite)

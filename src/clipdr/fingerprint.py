@@ -9,7 +9,6 @@ Snakefile calls this in every job.
 
 import ast
 import hashlib
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -22,8 +21,7 @@ def fingerprint(module: str, root: Path) -> str:
     Raises UserError if there is no such module, or if one of the files is not valid Python.
     """
     digest = hashlib.sha256()
-    for name in closure(module, root):
-        code, _ = _parse(*_source(name, Path(root)))
+    for name, code in sorted(_codes(module, Path(root)).items()):
         digest.update(f"{name}:{code}\n".encode())
     return digest.hexdigest()[:12]
 
@@ -39,20 +37,27 @@ def closure(module: str, root: Path) -> list[str]:
     A package stands for its `__init__` and `__main__`. Imports inside functions and under any condition count, and so
     do the `__init__` of all parents.
     """
-    root = Path(root)
+    return sorted(_codes(module, Path(root)))
+
+
+def _codes(module: str, root: Path) -> dict[str, str]:
+    """Name -> hash of its code, of the modules in the closure."""
     if _file(module, root) is None:
         raise UserError(f"src/{module.replace('.', '/')}.py does not exist; name a module or package under src")
-    found: set[str] = set()
-    todo = [module, f"{module}.__main__"]
+    found: dict[str, str] = {}
+    seen, todo = set(), [module, f"{module}.__main__"]
     while todo:
         name = todo.pop()
-        if name in found or _file(name, root) is None:
+        if name in seen:
             continue
-        found.add(name)
+        seen.add(name)
+        if (file := _file(name, root)) is None:
+            continue
         todo.append(name.rpartition(".")[0])
-        _, imports = _parse(*_source(name, root))
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        found[name], imports = _parse(file.read_bytes(), file.relative_to(root).as_posix(), package)
         todo += [target for target in imports if target.split(".")[0] == module.split(".")[0]]
-    return sorted(found)
+    return found
 
 
 def _file(name: str, root: Path) -> Path | None:
@@ -62,13 +67,6 @@ def _file(name: str, root: Path) -> Path | None:
     return next((file for file in files if name and file.is_file()), None)
 
 
-def _source(name: str, root: Path) -> tuple[bytes, str, str]:
-    """Source, file (relative to `root`) and enclosing package of a module."""
-    file = _file(name, root)
-    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-    return file.read_bytes(), file.relative_to(root).as_posix(), package
-
-
 @cache  # keyed by the source, so that an edit within a process is seen
 def _parse(source: bytes, file: str, package: str) -> tuple[str, tuple[str, ...]]:
     """Hash of the syntax tree without docstrings, and every dotted name that the source may import as a module."""
@@ -76,24 +74,24 @@ def _parse(source: bytes, file: str, package: str) -> tuple[str, tuple[str, ...]
         tree = ast.parse(source, file)
     except SyntaxError as error:
         raise UserError(f"{file} line {error.lineno}: {error.msg}; make it valid Python") from None
-    imports = tuple(_imports(tree, package))
+    imports: list[str] = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _has_docstring(
-            node
-        ):
-            del node.body[0]
-    _Reworded().visit(tree)
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports
+        match node:
+            case ast.Import() | ast.ImportFrom():
+                imports += _imported(node, package)
+            case ast.Raise():
+                _take_words(node)
+            case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                if ast.get_docstring(node, clean=False) is not None:
+                    del node.body[0]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(imports)
 
 
-class _Reworded(ast.NodeTransformer):
-    """Takes the words out of every error that is raised; which exception it is stays."""
-
-    def visit_Raise(self, node: ast.Raise) -> ast.Raise:
-        for call in ast.walk(node):
-            if isinstance(call, ast.Call):
-                call.args = [_without_words(arg) for arg in call.args]
-        return node
+def _take_words(error: ast.Raise) -> None:
+    """Take the words out of an error that is raised; which exception it is stays."""
+    for call in ast.walk(error):
+        if isinstance(call, ast.Call):
+            call.args = [_without_words(arg) for arg in call.args]
 
 
 def _without_words(arg: ast.expr) -> ast.expr:
@@ -101,18 +99,11 @@ def _without_words(arg: ast.expr) -> ast.expr:
     return ast.Constant("") if text else arg
 
 
-def _has_docstring(node: ast.AST) -> bool:
-    return ast.get_docstring(node, clean=False) is not None
-
-
-def _imports(tree: ast.AST, package: str) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*parents, *base.split(".")] if base else parents)
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)  # the name may be a submodule
+def _imported(node: ast.Import | ast.ImportFrom, package: str) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    base = node.module or ""
+    if node.level:
+        parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+        base = ".".join([*parents, *base.split(".")] if base else parents)
+    return [base, *(f"{base}.{alias.name}" for alias in node.names)]  # the name may be a submodule

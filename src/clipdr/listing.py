@@ -34,7 +34,9 @@ def left(wanted: Iterable[Artifact], results: Path, parts: int = 1) -> Counter:
         if one.path in seen:
             continue
         seen.add(one.path)
-        output = MADE[one.stage]
+        if (output := MADE.get(one.stage)) is None:  # a suite, of which there are only settings
+            todo += inputs_of(one)
+            continue
         names = chunk_names(parts if one.stage == "eval" else chunks_of(one)) if "{}" in output else [""]
         missing = sum(not (results / one.path / output.format(name)).exists() for name in names)
         if missing:

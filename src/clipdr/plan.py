@@ -114,7 +114,7 @@ def _work(one: Artifact, scale: Mapping, rates: Mapping, pairs: int) -> tuple[di
             on_gpu = training["device"] == "cuda"
             return {"samples": samples}, _seconds(samples, one.settings["model"]["name"], rate, on_gpu)
         case "eval":
-            images = sum(task.get("size", 0) for task in one.settings["tasks"])
+            images = sum(task.get("size", 0) for task in one.inputs["suite"].settings["tasks"])
             asked = any(device.startswith("cuda") for device in scale["evaluation"].get("devices", []))
             return {"images": images}, _seconds(images, "evaluated", rates, asked)
         case "pool":

@@ -5,6 +5,7 @@ here: a key that is no text, .nan and .inf are refused, and 300.0 is no integer.
 file, the key and the fix.
 """
 
+import copy
 import math
 import re
 from functools import cache
@@ -19,6 +20,7 @@ from clipdr.errors import UserError, listed, nearest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
+_YAML = YAML(typ="safe", pure=True)  # once, because it looks for plug-ins on the disk
 # YAML and JSON Schema take 300.0 for an integer, Python's slices and ranges do not.
 _INTEGER = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
     "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
@@ -45,7 +47,7 @@ def load_yaml(path: Path | str, source: str | None = None) -> dict:
     path = Path(path)
     source = source or str(path)
     try:
-        data = YAML(typ="safe", pure=True).load(_read(path, source))
+        data = copy.deepcopy(_parsed(_read(path, source)))
     except YAMLError as error:
         raise UserError(_yaml_problem(error, source)) from None
     except ValueError as error:  # of a date or a tagged number that is none
@@ -54,6 +56,11 @@ def load_yaml(path: Path | str, source: str | None = None) -> dict:
         raise UserError(f"{source}: holds {_kind(data)}, not keys with values; write `key: value` lines")
     _check_plain(data, source, "")
     return data
+
+
+@cache  # by the text: schemas, models and scales are asked for again and again
+def _parsed(text: str) -> object:
+    return _YAML.load(text)
 
 
 def _check_plain(value: object, source: str, path: str) -> None:

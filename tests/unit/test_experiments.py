@@ -12,7 +12,7 @@ import pytest
 from refusals import edited, refused
 
 from clipdr.artifacts import all_of
-from clipdr.chain import captions, evaluation
+from clipdr.chain import captions, evaluation, suite_of
 from clipdr.errors import nearest
 from clipdr.experiments import Run, costs, for_paper, plan
 from clipdr.words import columns_of, evaluation_columns, has_runs, has_scores, networks, slug, words_of
@@ -364,20 +364,21 @@ def test_rows_of_the_zoo_are_scored_and_not_trained():
     one, two = planned({"title": "t", "rows": rows})
     zoo = planned()[2].artifact.inputs["views"].inputs["reinforced"].inputs["teachers"]
     assert [one.artifact, two.artifact, *two.others] == [zoo[0], *zoo] and (one.row, two.row) == ("one", "two")
-    suite = {"tasks": [{"key": "x"}]}
-    assert evaluation([one.artifact], suite, SCALE).inputs["run"] == zoo[0]
-    assert evaluation([two.artifact, *two.others], suite, SCALE).inputs["run"] == zoo
+    suite = suite_of(SCALE, {"tasks": [{"key": "x"}]})
+    assert evaluation([one.artifact], suite).inputs["run"] == zoo[0]
+    assert evaluation([two.artifact, *two.others], suite).inputs["run"] == zoo
     assert "row 'one': zoo 'triple' is not defined" in refused(planned, {"rows": [{"name": "one", "zoo": "triple"}]})
 
 
 def test_an_evaluation_is_of_a_run_and_of_the_tasks_not_of_the_columns():
-    run, suite = planned()[0].artifact, {"tasks": [{"key": "x"}]}
-    made = evaluation([run], suite, SCALE)
+    run, tasks = planned()[0].artifact, {"tasks": [{"key": "x"}]}
+    suite = suite_of(SCALE, tasks)
+    made = evaluation([run], suite)
     assert re.fullmatch(rf"eval/{re.escape(run.name)}/tiny-[0-9a-f]{{8}}", made.path)
-    assert made.settings == {**suite, "batch_size": 4} and made.inputs["run"] == run
-    assert evaluation([run], suite, edited(SCALE, "evaluation//columns", {})) == made
-    assert evaluation([run], {"tasks": [{"key": "y"}]}, SCALE) != made
-    assert evaluation([planned()[1].artifact], suite, SCALE) != made
+    assert suite.settings == {**tasks, "batch_size": 4} and made.inputs == {"run": run, "suite": suite}
+    assert suite_of(edited(SCALE, "evaluation//columns", {}), tasks) == suite
+    assert evaluation([run], suite_of(SCALE, {"tasks": [{"key": "y"}]})) != made
+    assert evaluation([planned()[1].artifact], suite) != made
 
 
 # ---- init

@@ -1,4 +1,5 @@
 # What the rules share: the configuration, the artifacts it asks for, and the fingerprint of the code a rule runs.
+import gc
 import json
 import os
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+gc.set_threshold(100_000)  # a graph of thousands of jobs is no garbage; looking for some took an eighth of a dry run
 ROOT = Path(workflow.basedir)
 SRC = ROOT / "src"
 sys.path.insert(0, str(SRC))  # before an installed clipdr, which may be that of another folder
@@ -26,7 +28,7 @@ DOWNLOADER = next((path for path in [ROOT / ".venv-download/bin/python"] if path
 from clipdr import config as configuration
 from clipdr.artifacts import all_of
 from clipdr.errors import UserError
-from clipdr.chain import captions, chunks_of, evaluation
+from clipdr.chain import captions, chunks_of, evaluation, suite_of
 from clipdr.chunks import chunk_names
 from clipdr.evaluate.kinds import modules_of
 from clipdr.evaluate.tasks import folder_name, present
@@ -51,8 +53,8 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 
-def suite_of(one):
-    """An experiment's suite, without tasks that are not there if the scale skips those."""
+def tasks_of(one):
+    """The suite of an experiment, without tasks that are not there if the scale skips those."""
     asked = one.scale["evaluation"]
     return present(one.suite, asked["tasks"]) if asked.get("missing") == "skip" else one.suite
 
@@ -62,14 +64,26 @@ def evaluations(experiment):
     one = EXPERIMENTS[experiment]
     if one.measured:
         return {}
-    return {run: evaluation([run.artifact, *run.others], suite_of(one), one.scale) for run in one.runs}
+    suite = suite_of(one.scale, tasks_of(one))
+    return {run: evaluation([run.artifact, *run.others], suite) for run in one.runs}
 
 
 EVALUATIONS = {name: evaluations(name) for name in EXPERIMENTS}
 # The picture of the chain shows captions of the first dataset.
 CHAIN = captions(SCALE, MODELS, next(iter(SCALE["datasets"].values())))
-# Folder below results -> what is made there.
-ARTIFACTS = all_of([CHAIN, *MEASURED.values(), *(made for every in EVALUATIONS.values() for made in every.values())])
+
+
+class Known(dict):
+    """By folder below results."""
+
+    def __missing__(self, folder):
+        raise WorkflowError(f"results/{folder} is of no experiment at scale {CONFIG['scale']}; see `snakemake list`")
+
+
+# What is made.
+ARTIFACTS = Known(
+    all_of([CHAIN, *MEASURED.values(), *(made for every in EVALUATIONS.values() for made in every.values())])
+)
 # Full-size networks: those whose parameters stand in tables, and all by the names of their files.
 COUNTED = sorted({name for one in EXPERIMENTS.values() for name in networks(one.experiment, "params")})
 TIMED = {name for one in EXPERIMENTS.values() for name in networks(one.experiment, "latency")}
@@ -85,7 +99,7 @@ def report_settings(experiment):
     one = EXPERIMENTS[experiment]
     scale = {"name": CONFIG["scale"], "title": SCALE["title"]}
     scale |= {key: one.scale["evaluation"].get(key, False) for key in ("columns", "leave_out_chance")}
-    there = suite_of(one)["tasks"]
+    there = tasks_of(one)["tasks"]
     absent = [task["key"] for task in one.suite["tasks"] if task not in there]
     scale |= {"absent": absent} if absent else {}
     every = EVALUATIONS[experiment]
@@ -124,8 +138,9 @@ def measured_file(made):
     return f"{made.path}/{made.stage}.json"
 
 
-# Folder below results -> its settings.json.
-SETTINGS = {path: made.settings for path, made in ARTIFACTS.items()} | {
+# What each settings.json says.
+SETTINGS = Known({path: made.settings for path, made in ARTIFACTS.items()})
+SETTINGS |= {
     f"{CONFIG['scale']}/report/{one.paper}/{one.name}": report_settings(name) for name, one in EXPERIMENTS.items()
 }
 
@@ -150,22 +165,26 @@ ZOO = {
 }
 
 
+# What an artifact is called, and not the names of all: a pattern of thousands is slow to match.
+NAME = r"[^/]+-[0-9a-f]{8}"
+
+
 wildcard_constraints:
-    pool=names("pool"),
-    tokenizer=names("tokenizer"),
-    zoo=names("zoo"),
-    subset=names("subset"),
-    captions=names("captions"),
-    reinforced=names("reinforced"),
-    views=names("views"),
-    rows=names("rows"),
-    chunked="|".join(f"{stage}/({names(stage)})" for stage in ("captions", "reinforced", "rows")),
+    pool=NAME,
+    tokenizer=NAME,
+    zoo=NAME,
+    subset=NAME,
+    captions=NAME,
+    reinforced=NAME,
+    views=NAME,
+    rows=NAME,
+    chunked=f"(captions|reinforced|rows)/{NAME}",
     chunk=r"\d+-of-\d+",
-    runs=names("runs"),
-    eval=names("eval"),
-    costs=names("costs"),
-    storage=names("storage"),
-    told="|".join(map(re.escape, SETTINGS)),
+    runs=NAME,
+    eval=f"([^/]+/)?{NAME}",
+    costs=NAME,
+    storage=NAME,
+    told=".+",
     paper="|".join(sorted({one.paper for one in EXPERIMENTS.values()})),
     experiment="|".join(sorted({one.name for one in EXPERIMENTS.values()})),
     network="|".join(map(re.escape, NETWORKS)),
@@ -206,16 +225,21 @@ def folders(paths):
     return [str(Path(path).parent) if path.endswith("manifest.json") else path for path in paths]
 
 
+def suite(wildcards):
+    """The tasks of an evaluation, and how they are read."""
+    return ARTIFACTS[f"eval/{wildcards.eval}"].inputs["suite"]
+
+
 def tasks(wildcards):
     """The folders of an evaluation's tasks: all of the pool's, or one by one in the folder that the scale names."""
-    made = ARTIFACTS[f"eval/{wildcards.eval}"]
+    made = suite(wildcards)
     if "folder" not in made.settings:
         return tasks_folder(made)
     return [f"{tasks_folder(made)}/{folder_name(task['key'])}" for task in made.settings["tasks"]]
 
 
 def tasks_folder(made):
-    """Where the tasks lie that an evaluation, or a run on the way, is scored on."""
+    """Where the tasks lie of a suite, or those that a run is scored on on the way."""
     settings = made.settings.get("watched", made.settings)
     return settings.get("folder") or f"results/{made.inputs['pool'].path}/tasks"
 
@@ -249,7 +273,7 @@ def train_code(wildcards):
 
 def evaluate_code(wildcards):
     """An evaluation depends on the code of its own kinds of tasks alone."""
-    return code("clipdr.evaluate.suite", *modules_of(ARTIFACTS[f"eval/{wildcards.eval}"].settings["tasks"]))
+    return code("clipdr.evaluate.suite", *modules_of(suite(wildcards).settings["tasks"]))
 
 
 def table_code(wildcards):
@@ -290,7 +314,7 @@ def scored(wildcards):
     name = f"{wildcards.paper}-{wildcards.experiment}"
     if name in MEASURED:
         return f"results/{measured_file(MEASURED[name])}"
-    if EVALUATIONS[name] and not suite_of(EXPERIMENTS[name])["tasks"]:
+    if EVALUATIONS[name] and not tasks_of(EXPERIMENTS[name])["tasks"]:
         return f"no task of the suite is in {TASKS}; run the target download_eval, or put tasks there"
     return sorted({f"results/{folder}" for made in EVALUATIONS[name].values() for folder in scores(made)})
 

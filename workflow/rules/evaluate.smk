@@ -1,7 +1,7 @@
 rule evaluate:
     """One process over a run's share of the suite, which is all of it unless the scale has several jobs."""
     input:
-        settings="results/eval/{eval}/settings.json",
+        settings=made_from("suite", "settings.json"),
         model=made_from("run", "model"),
         tasks=tasks,
     output:
@@ -16,7 +16,7 @@ rule evaluate:
     resources:
         **asks("evaluate", mem_mb=4000, runtime=30, gpu=EVALUATE_GPUS),
     params:
-        tasks=lambda wildcards: tasks_folder(ARTIFACTS[f"eval/{wildcards.eval}"]),
+        tasks=lambda wildcards: tasks_folder(suite(wildcards)),
         devices=SCALE["evaluation"].get("devices", ["cpu"]),
         code=evaluate_code,
     shell:

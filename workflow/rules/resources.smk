@@ -1,6 +1,4 @@
 # What jobs ask a cluster for, and how a training is started on what it got. Nothing here changes what is made.
-from functools import partial
-
 from clipdr.errors import nearest
 
 # GPUs that jobs ask a cluster for.
@@ -15,8 +13,12 @@ def asks(rule, gpu=0, **own):
     wanted = own | {
         key: value for key, value in SCALE.get("resources", {}).get(rule, {}).items() if key != "processes_per_node"
     }
-    grown = {key: partial(lambda value, wildcards, attempt: value * attempt, value) for key, value in wanted.items()}
-    return grown | ({"gpu": gpu} if gpu else {})
+    return {key: grown(value) for key, value in wanted.items()} | ({"gpu": gpu} if gpu else {})
+
+
+def grown(value):
+    """Input function: as much more as a job has been tried."""
+    return lambda wildcards, attempt: value * attempt
 
 
 def processes(wildcards):

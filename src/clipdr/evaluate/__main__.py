@@ -21,7 +21,7 @@ def main() -> None:
         _suite,
         "Score a model, or several together, on every task of a suite, and write one JSON record per task.",
         "python -m clipdr.evaluate suite --model results/runs/<run>/model --tasks results/pool/<pool>/tasks "
-        "--settings results/eval/<run>/<suite>/settings.json --output my-scores",
+        "--settings results/suites/<suite>/settings.json --output my-scores",
     )
     suite.add_argument(
         "--model",
