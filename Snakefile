@@ -101,7 +101,7 @@ rule settings:
         "results/logs/settings/{told}.log",
     localrule: True
     conda:
-        "envs/report.yaml"
+        "envs/shell.yaml"  # has no packages, because everything is made again with settings
     params:
         text=lambda wildcards: as_json(SETTINGS[wildcards.told]),
     shell:

@@ -114,12 +114,16 @@ def render(env: str) -> str:
     )
     lines = [line for line in (REPO / lock).read_text().splitlines() if not line.startswith("#")]
     pins = {canonicalize_name(line.split("==")[0]): line for line in lines}
-    names = pins if env in OWN else needed_by(direct(set().union(*map(modules_of, users.values()))))
+    names = (
+        pins
+        if env in OWN
+        else needed_by(direct(set().union(*(modules_of(rule) for rule in users.values() if rule["command"]))))
+    )
+    packages = ["  - pip=25.3", "  - pip:", *(f"      - {pins[name]}" for name in sorted(names))] if names else []
     lines = [
         f"# Pins are those of {lock}; `python envs/write.py` writes them (CONTRIBUTING.md).",
         "channels: [conda-forge, nodefaults]",
-        *("dependencies:", "  - python=3.11.*", "  - pip=25.3", "  - pip:"),
-        *(f"      - {pins[name]}" for name in sorted(names)),
+        *("dependencies:", "  - python=3.11.*", *packages),
     ]
     return "\n".join(lines) + "\n"
 

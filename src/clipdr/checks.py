@@ -5,6 +5,7 @@ contradiction, is a UserError of one line that names the file, the key and the f
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -102,6 +103,19 @@ def check_checkpoints(scale: Mapping, where: str, root: Path) -> None:
         for i, weights in enumerate(entry.get("weights", [])):
             if len({"pretrained", "file"} & weights.keys()) != 1:
                 raise UserError(f"{where}: {path}.weights[{i}] needs pretrained or file; give one of the two")
+
+
+def check_environments(root: Path) -> None:
+    """Conda environments have the pins of their locks: so an edited lock makes again what it decides."""
+    for path in sorted((Path(root) / "envs").glob("*.yaml")):
+        text = path.read_text(encoding="utf-8")
+        lock = re.search(r"Pins are those of (\S+);", text)[1]
+        locked = (Path(root) / lock).read_text(encoding="utf-8").splitlines()
+        if others := [pin for pin in re.findall(r"^ +- (\S+==\S+)$", text, re.MULTILINE) if pin not in locked]:
+            raise UserError(
+                f"envs/{path.name}: {others[0]} is not in {lock}; run `python envs/write.py`: what runs in that "
+                "environment is made again"
+            )
 
 
 def check_uses(source: str, uses: Iterable[Use]) -> None:

@@ -132,6 +132,16 @@ def test_changed_words_rerun_nothing(chain: Path, name: str, edit: Callable[[str
         assert planned_jobs(chain) == {}
 
 
+def test_an_edited_lock_reruns_what_runs_with_the_package(chain: Path):
+    locked, env = re.search(r"seaborn==(\S+)", (chain / "requirements.lock").read_text())[0], chain / "envs/report.yaml"
+    with edited(chain / "requirements.lock", replaced(locked, "seaborn==0.0.1")):
+        stopped = snakemake(chain, "-n", *CI)
+        assert f"envs/report.yaml: {locked} is not in requirements.lock; run `python envs/write.py`" in stopped.stdout
+        with edited(env, replaced(locked, "seaborn==0.0.1")):
+            subprocess.run([sys.executable, chain / "envs/write.py"], check=True)  # nothing else is written anew
+            assert planned_jobs(chain) == Counter(chain=1, **REPORT)
+
+
 def test_a_changed_loss_reruns_training_and_what_follows(chain: Path):
     with edited(chain / LOSS, appended("CHANGED = True")):
         assert planned_jobs(chain) == Counter(train=ROWS * SEEDS, evaluate=ROWS * SEEDS, **REPORT)

@@ -29,6 +29,7 @@ from clipdr import config as configuration
 from clipdr.artifacts import all_of
 from clipdr.errors import UserError
 from clipdr.chain import captions, chunks_of, evaluation, suite_of
+from clipdr.checks import check_environments
 from clipdr.chunks import chunk_names
 from clipdr.evaluate.kinds import modules_of
 from clipdr.evaluate.tasks import folder_name, present
@@ -41,6 +42,7 @@ JOB = job(ROOT)
 shell.prefix("set -euo pipefail; export PYTHONPATH={SRC:q} DOWNLOADER={DOWNLOADER:q} CLIPDR_JOB={JOB:q}; ")
 
 try:
+    check_environments(ROOT)
     CONFIG = configuration.load_config(ROOT, config)
     SCALE = configuration.load_scale(ROOT, CONFIG["scale"])
     SUITE = configuration.with_suites(SCALE, ROOT, f"config/scales/{CONFIG['scale']}.yaml")[1]

@@ -91,7 +91,7 @@ rule task_by_hand:
         folder="|".join(map(re.escape, GIVEN.keys() - FETCHED.keys())) or "none",
     localrule: True
     conda:
-        "../../envs/report.yaml"
+        "../../envs/shell.yaml"
     threads: 1
     resources:
         mem_mb=1000,
