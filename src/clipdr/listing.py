@@ -66,21 +66,25 @@ def cost(jobs: Mapping[str, int], mean_seconds: Mapping[str, float]) -> str:
     return f"{number}, {minutes:.0f} minutes one by one" if minutes >= 1 else f"{number}, less than a minute"
 
 
-def listing(planned: Mapping, costs: Mapping[str, str], misfits: Mapping[str, str]) -> str:
-    """Every experiment, paper by paper: its target, its title, its runs, and what it would cost now, or why not.
+def listing(planned: Mapping, costs: Mapping[str, str], misfits: Mapping[str, str], drawn: Mapping[str, str]) -> str:
+    """Every target, paper by paper: its name, what it shows, its runs, and what it would cost now, or why not.
 
     Args:
         planned: `clipdr.config.Planned` by target.
         costs: target -> what `cost` says of it.
         misfits: target -> why the scale does not have it.
+        drawn: what has a rule of its own, <paper>-<rule> -> what it shows, each with a cost, too; the target is the rule.
     """
     lines, paper = [], None
-    for key in sorted([*planned, *misfits]):
+    for key in sorted([*planned, *misfits, *drawn]):
         if key.partition("-")[0] != paper:
             paper = key.partition("-")[0]
             lines.append(paper)
-        there = f"{_what(planned[key])}: {costs[key]}" if key in planned else f"not at this scale: {misfits[key]}"
-        lines.append(f"  {key:22} {there}")
+        if key in misfits:
+            there = f"not at this scale: {misfits[key]}"
+        else:
+            there = f"{drawn[key] if key in drawn else _what(planned[key])}: {costs[key]}"
+        lines.append(f"  {key.partition('-')[2] if key in drawn else key:22} {there}")
     return "\n".join(lines)
 
 

@@ -65,16 +65,18 @@ def test_a_cost_is_said_only_where_every_rule_has_run():
     assert listing.cost({"train": 4, "zoo": 1}, {"train": 60.0, "zoo": 120.0}) == "5 jobs left, 6 minutes one by one"
 
 
-def test_a_listing_is_by_paper_counts_shared_runs_once_and_says_why_not():
+def test_a_listing_is_of_all_targets_by_paper_counts_shared_runs_once_and_says_why_not():
     (first, *_) = runs = check(models=MODELS)
     planned = {
         "p-a": Planned("p", "a", {"title": "A"}, {}, {}, [first, first]),
         "q-b": Planned("q", "b", {"title": "B"}, {}, {}, []),
     }
-    assert listing.listing(planned, {"p-a": "done", "q-b": "2 jobs left"}, {"p-c": "too large"}).split("\n") == [
+    costs = {"p-a": "done", "q-b": "2 jobs left", "p-d": "1 job left"}
+    assert listing.listing(planned, costs, {"p-c": "too large"}, {"p-d": "A picture"}).split("\n") == [
         "p",
         f"  {'p-a':22} A (1 runs): done",
         f"  {'p-c':22} not at this scale: too large",
+        f"  {'d':22} A picture: 1 job left",
         "q",
         f"  {'q-b':22} B: 2 jobs left",
     ]
