@@ -73,7 +73,7 @@ def listing(planned: Mapping, costs: Mapping[str, str], misfits: Mapping[str, st
         planned: `clipdr.config.Planned` by target.
         costs: target -> what `cost` says of it.
         misfits: target -> why the scale does not have it.
-        drawn: what has a rule of its own, <paper>-<rule> -> what it shows, each with a cost, too; the target is the rule.
+        drawn: of targets that are rules, <paper>-<rule> -> what they show; each has a cost, too.
     """
     lines, paper = [], None
     for key in sorted([*planned, *misfits, *drawn]):

@@ -87,6 +87,13 @@ def test_these_tests_run_in_the_locked_versions() -> None:
     assert {name: importlib.metadata.version(name).split("+")[0] for name in locked} == locked, "run `make test`"
 
 
+def test_the_container_installs_as_everybody_does() -> None:
+    said = (REPO / "Dockerfile").read_text()
+    assert re.search(r"^FROM python:3\.11", said, re.MULTILINE) and "RUN make .venv/.installed" in said
+    assert "INSTALLED := .venv/.installed" in (REPO / "Makefile").read_text()
+    assert 'ENTRYPOINT [".venv/bin/snakemake"]' in said and importlib.metadata.version("snakemake")
+
+
 def test_the_slurm_lock_differs_from_the_lock_only_in_what_the_plugin_needs() -> None:
     slurm, locked = lock("requirements-slurm.lock"), lock("requirements.lock")
     plugin = "snakemake-executor-plugin-slurm"
