@@ -16,27 +16,35 @@ import pytest
 from clones import REPO, copy_of_the_repository
 from cluster import cluster
 
-from clipdr.provenance import read
-
 pytestmark = pytest.mark.slurm
 KILLED, CANCELLED = "models", "train"  # rules of which the first job ends before its time
-SCALES = {
-    # Less memory than the table of models needs, until its second attempt.
-    "cluster": {"base": "ci", "seeds": 1, "resources": {KILLED: {"mem_mb": 700}}},
-    # A network without batch norm, over whose embeddings alone processes must agree.
-    "nodes": {
-        "base": "ci",
-        "seeds": 1,
-        "models": {"ViT-B/16:Base": "mini-vit-base"},
-        "training": {"processes": 4},
-        "resources": {"train": {"processes_per_node": 2}},
-    },
+# Less memory than the table of models needs, until its second attempt. A network without batch norm, over whose
+# embeddings alone processes must agree.
+SCALE = {
+    "base": "ci",
+    "seeds": 1,
+    "models": {"ViT-B/16:Base": "mini-vit-base"},
+    "datasets": {"DataComp-12M": {"name": "12M", "size": 32, "seed": 0, "chunks": 1}},
+    "resources": {KILLED: {"mem_mb": 700}, "train": {"processes_per_node": 2, "mem_mb": 6000}},
 }
-# Shorter waits than a real cluster wants, and more jobs in one of SLURM: at this scale all of them are small.
-QUICK = """--quiet --slurm-init-seconds-before-status-checks 4 --latency-wait 5 --slurm-keep-successful-logs
-    --groups tokenizer=small subset=small teacher=zoo captioner=words caption=words reinforce=stored views=arrays
-    evaluate=report table=report figure=report chain=report
-    --group-components small=2 zoo=2 words=2 stored=2 arrays=2 report=9"""
+# All stages, and two runs: of one process, and of four on two nodes.
+EXPERIMENT = {
+    "title": "Nodes",
+    "source": "none",
+    "seeds": [0],
+    "columns": ["IN-val"],
+    "settings": {
+        "model": "ViT-B/16:Base",
+        "data": {"dataset": "DataComp-12M", "captions": ["real", "syn"], "augmentation": "strong"},
+        "objective": {"name": "reinforced", "lambda": 1, "teachers": "ensemble"},
+    },
+    "rows": [{"name": "alone", "settings": {}}, {"name": "two nodes", "settings": {"training": {"processes": 4}}}],
+}
+# Shorter waits than a real cluster wants (the plugin looks after 8, 26 and 54 s, and anew when a job has ended), and more jobs in one of SLURM: at this scale all of them are small.
+QUICK = """--quiet --slurm-init-seconds-before-status-checks 8 --latency-wait 5 --slurm-keep-successful-logs
+    --groups fetch=first pool=first tokenizer=first subset=first teacher=zoo captioner=words caption=words
+    reinforce=stored views=arrays table=report figure=report chain=report
+    --group-components first=9 zoo=2 words=2 stored=2 arrays=2 report=9"""
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +54,17 @@ def slurm() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a clone would hold, with two more scales and the environment of jobs."""
-    clone = copy_of_the_repository(tmp_path_factory.mktemp("slurm") / "clone")
-    for name, scale in SCALES.items():
-        (clone / f"config/scales/{name}.yaml").write_text(json.dumps(scale))
-    (clone / ".venv").symlink_to(REPO / ".venv")
-    return clone
+def chain(slurm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the chain has run. Its one node is both that a training asks for."""
+    folder = copy_of_the_repository(tmp_path_factory.mktemp("slurm") / "clone")
+    (folder / "config/scales/cluster.yaml").write_text(json.dumps(SCALE))
+    (folder / "config/experiments/mobileclip/nodes.yaml").write_text(json.dumps(EXPERIMENT))
+    (folder / ".venv").symlink_to(REPO / ".venv")
+    asked = ["--set-resources", "train:gpu=1", "train:nodes=1", "--config", "scale=cluster", "experiments=nodes"]
+    process = started(folder, *asked, "--", "all")
+    (folder / "cancelled.txt").write_text(cancelled(process, folder, CANCELLED))
+    finished(process, folder)
+    return folder
 
 
 def started(folder: Path, *args: str) -> subprocess.Popen:
@@ -119,48 +131,32 @@ def _megabytes(text: str) -> int:
     return round(float(text[:-1]) * {"M": 1, "G": 1024}[text[-1]])
 
 
-def test_the_chain_recovers_from_a_job_without_memory_and_a_job_that_was_cancelled(slurm: Path, folder: Path):
-    experiment = ["--config", "scale=cluster", "experiments=table3a"]  # the smallest that has all stages
-    process = started(folder, "--set-resources", "train:gpu=1", *experiment, "--", "all")
-    number = cancelled(process, folder, CANCELLED)
-    finished(process, folder)
-    table = (folder / "results/cluster/tables/mobileclip/table3a.csv").read_text()
-    assert len(table.splitlines()) == 1 + 4
-    ran = jobs(slurm, folder)
-    by_rule = {rule: [job for job in ran if job["rule"] == rule] for rule in (KILLED, CANCELLED, "pool")}
+def test_the_chain_recovers_from_a_job_without_memory_and_a_job_that_was_cancelled(slurm: Path, chain: Path):
+    table = (chain / "results/cluster/tables/mobileclip/nodes.csv").read_text()
+    assert len(table.splitlines()) == 1 + 2
+    ran = jobs(slurm, chain)
+    killed, trained = ([job for job in ran if job["rule"] == rule] for rule in (KILLED, CANCELLED))
     # Killed for its memory, and started again with twice as much, and twice the time.
-    states = [(job["state"], job["mem_mb"], job["minutes"]) for job in by_rule[KILLED]]
-    assert states == [("FAILED", 700, 10), ("COMPLETED", 1400, 20)]
-    # Ended by hand, and started again; and what all others of the rule asked for, of GPUs, memory, time and partition.
-    asked = [(job["state"], job["partition"], job["gpus"], job["mem_mb"], job["minutes"]) for job in by_rule["train"]]
-    assert [job["id"] for job in by_rule["train"] if job["state"] == "CANCELLED"] == [number]
+    asked = [(job["state"], job["partition"], job["gpus"], job["mem_mb"], job["minutes"]) for job in killed]
+    assert asked == [("FAILED", "cpu", 0, 700, 10), ("COMPLETED", "cpu", 0, 1400, 20)]
+    # Ended by hand, and started again; and what the other run asked for, of GPUs, memory, time and partition.
+    asked = [(job["state"], job["partition"], job["gpus"], job["mem_mb"], job["minutes"]) for job in trained]
+    number = (chain / "cancelled.txt").read_text()
+    assert [job["id"] for job in trained if job["state"] == "CANCELLED"] == [number]
     assert sorted(asked) == [
-        ("CANCELLED", "gpu", 1, 4000, 60),
-        *[("COMPLETED", "gpu", 1, 4000, 60)] * 3,
-        ("COMPLETED", "gpu", 1, 8000, 120),
+        ("CANCELLED", "gpu", 1, 6000, 60),
+        ("COMPLETED", "gpu", 1, 6000, 60),
+        ("COMPLETED", "gpu", 1, 12000, 120),
     ]
-    (pool,) = by_rule["pool"]
-    assert (pool["partition"], pool["gpus"], pool["mem_mb"], pool["minutes"]) == ("cpu", 0, 4000, 20)
 
 
-def test_a_training_on_two_nodes_gives_the_losses_of_one_process(slurm: Path, folder: Path):
+def test_a_training_on_two_nodes_gives_the_losses_of_one_process(chain: Path):
     """The line that two nodes of two processes run, with both tasks on the one node that there is."""
-    command = [REPO / ".venv-slurm/bin/snakemake", "-n", "--config", "scale=nodes", "--", "table2"]
-    planned = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
-    (model,) = set(re.findall(r"results/runs/\S*light_real_reinforced\S*_seed0-\w+/model", planned))
-    finished(started(folder, "--set-resources", "train:nodes=1", "--config", "scale=nodes", "--", model), folder)
-    run = (folder / model).parent
-    settings = json.loads((run / "settings.json").read_text())
-    assert settings["training"]["processes"] == 4
-    settings["training"]["processes"] = 1
-    (folder / "alone.json").write_text(json.dumps(settings))
-    # The same command again, by hand, as one process.
-    words = read(folder / f"results/logs/train/{run.name}.log")["command"][1:]
-    words[words.index("--settings") + 1], words[words.index("--output") + 1] = "alone.json", "alone"
-    env = {**os.environ, "PYTHONPATH": str(folder / "src")}
-    subprocess.run([folder / ".venv/bin/python", *words], cwd=folder, env=env, check=True)
-    together, alone = (losses(path) for path in (run / "model", folder / "alone"))
-    assert len(together) == settings["training"]["steps"] and together == pytest.approx(alone, rel=1e-5)
+    settings = {path.parent: json.loads(path.read_text()) for path in (chain / "results/runs").glob("*/settings.json")}
+    found = {told["training"].pop("processes"): run for run, told in settings.items()}
+    assert found.keys() == {1, 4} and settings[found[1]] == settings[found[4]]
+    together, alone = (losses(found[number] / "model") for number in (4, 1))
+    assert len(together) == settings[found[1]]["training"]["steps"] and together == pytest.approx(alone, rel=1e-5)
 
 
 def losses(model: Path) -> list[float]:
