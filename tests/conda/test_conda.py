@@ -1,6 +1,7 @@
 """`snakemake --sdm conda` runs every rule in its own environment; bin/conda says how far a stand-in can prove that.
 
-The driver's environment has Snakemake only, and is activated on top of conda's base, as the README's calls leave it.
+The driver's environment has Snakemake and ruamel.yaml only, and is activated on top of conda's base, as the README's
+calls leave it.
 """
 
 import json
@@ -44,7 +45,7 @@ def chain() -> Iterator[Path]:
         shutil.copytree(REPO, folder, ignore=shutil.ignore_patterns(".*", "results", "__pycache__"))
         (folder / "src/sitecustomize.py").write_text(PROBE)
         subprocess.run([sys.executable, "-m", "venv", driver], check=True)
-        only_snakemake = ["install", "--quiet", "--constraint", REPO / "requirements.lock", "snakemake"]
+        only_snakemake = ["install", "--quiet", "--constraint", REPO / "requirements.lock", "snakemake", "ruamel.yaml"]
         subprocess.run([driver / "bin/python", "-m", "pip", *only_snakemake], check=True)
         env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
         env |= {"PATH": f"{driver}/bin:{BASE}/bin:/usr/bin:/bin", "CONDA_PREFIX": str(BASE), "CONDA_SHLVL": "1"}

@@ -40,7 +40,8 @@ EXPERIMENT = {
     },
     "rows": [{"name": "alone", "settings": {}}, {"name": "two nodes", "settings": {"training": {"processes": 4}}}],
 }
-# Shorter waits than a real cluster wants (the plugin looks after 8, 26 and 54 s, and anew when a job has ended), and more jobs in one of SLURM: at this scale all of them are small.
+# Shorter waits than a real cluster wants (the plugin looks after 8, 26 and 54 s, and anew when a job has ended), and
+# more jobs in one of SLURM: at this scale all of them are small.
 QUICK = """--quiet --slurm-init-seconds-before-status-checks 8 --latency-wait 5 --slurm-keep-successful-logs
     --groups fetch=first pool=first tokenizer=first subset=first teacher=zoo captioner=words caption=words
     reinforce=stored views=arrays table=report figure=report chain=report

@@ -25,6 +25,9 @@ os.environ.update(PYTHONNOUSERSITE="1", PATH=os.pathsep.join([str(PYTHON), os.en
 # what is fetched, and so is no parameter of a rule.
 DOWNLOADER = next((path for path in [ROOT / ".venv-download/bin/python"] if path.is_file()), "python")
 
+if not find_spec("ruamel"):
+    raise WorkflowError("ruamel.yaml is not installed beside Snakemake; run `python -m pip install ruamel.yaml`")
+
 from clipdr import config as configuration
 from clipdr.artifacts import all_of
 from clipdr.errors import UserError
