@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from clipdr.batch import Batch, Teacher
 from clipdr.errors import UserError
-from clipdr.losses import clip, reinforced
+from clipdr.losses import clip, clip_kd, reinforced
 from clipdr.model_files import load_models
 from clipdr.models.build import build
 from clipdr.schema import REPOSITORY, defaults
@@ -29,6 +29,9 @@ ALONE = World(0, 1, torch.device("cpu"))
 RECIPE = defaults("training") | {"steps": 12, "batch_size": 8, "lr": 0.01, "min_lr": 0.0, "warmup": 0}
 RECIPE |= {"weight_decay": 0.1, "betas": [0.9, 0.95], "grad_clip": 1.0, "seed": 0}
 REINFORCED = {"lambda": 0.6, "teachers": ["a"], "fidelity": "paper"}
+# Without masked features, whose patches are drawn for a piece, or a process, at a time.
+CLIP_KD = {"teachers": ["a"], "clip": 1.0, "crd": 1.0, "fd": 2.0, "mfd": 0.0, "gd": 0.1, "icl": 0.5, "afd": 0.25}
+CLIP_KD |= {"projection": True, "fidelity": "paper"}
 
 
 def batch_of(size: int = 8, seed: int = 0) -> Batch:
@@ -41,6 +44,12 @@ def batch_of(size: int = 8, seed: int = 0) -> Batch:
     emb = [normalize(torch.randn(size, 6, generator=random), dim=1) for _ in range(3)]
     teacher = Teacher({"image": emb[0]}, {"real": emb[1], "syn": emb[2]}, 20.0)
     return Batch([str(n) for n in range(size)], {"image": img}, texts, {"a": teacher})
+
+
+def objective_of(module, settings: dict = {}) -> nn.Module:  # noqa: B006  read alone
+    """For the embeddings of `student_of` and `batch_of`; the same whenever it is asked for."""
+    torch.manual_seed(0)
+    return module.Objective(settings, 16, {"a": 6})
 
 
 def student_of(model_config, tokenizer, folder, **settings) -> Student:
@@ -143,10 +152,16 @@ def test_a_student_normalises_images_and_embeddings(model_config, tokenizer, tmp
 
 @pytest.mark.parametrize("piece_size", [1, 3, 4])
 @pytest.mark.parametrize(
-    "objective", [clip.Objective({}), reinforced.Objective(REINFORCED)], ids=["clip", "reinforced"]
+    ("module", "settings"), [(clip, {}), (reinforced, REINFORCED), (clip_kd, CLIP_KD)], ids=["clip", "reinforced", "kd"]
 )
-def test_a_batch_in_pieces_has_the_gradient_of_the_whole(objective, piece_size, model_config, tokenizer, tmp_path):
-    student, batch = student_of(model_config, tokenizer, tmp_path), batch_of()
+def test_a_batch_in_pieces_has_the_gradient_of_the_whole(
+    module, settings, piece_size, model_config, tokenizer, tmp_path
+):
+    student, batch, objective = (
+        student_of(model_config, tokenizer, tmp_path),
+        batch_of(),
+        objective_of(module, settings),
+    )
     parts, whole = gradients(student, objective, batch)
     parts_of_pieces, pieces = gradients(student, objective, batch, piece_size)
     assert parts_of_pieces == pytest.approx(parts, abs=1e-5)
@@ -161,17 +176,17 @@ def test_pieces_of_a_model_with_batch_norms_differ_by_their_statistics_alone(tok
     texts = {kind: torch.nn.functional.pad(tokens, (0, 4)) for kind, tokens in batch.texts.items()}
     batch = Batch(batch.uids, batch.images, texts, batch.teachers)
     student = student_of(config, tokenizer, tmp_path)
-    _, whole = gradients(student, clip.Objective({}), batch)
+    _, whole = gradients(student, objective_of(clip), batch)
     norms = [module for module in student.modules() if isinstance(module, nn.BatchNorm2d)]
     before = [int(norm.num_batches_tracked) for norm in norms]
-    _, pieces = gradients(student, clip.Objective({}), batch, 8)
+    _, pieces = gradients(student, objective_of(clip), batch, 8)
     assert [int(norm.num_batches_tracked) for norm in norms] == [number + 2 for number in before]
     flat = [torch.cat([gradient.flatten() for gradient in grads.values()]) for grads in (whole, pieces)]
     cosine = torch.nn.functional.cosine_similarity(*flat, dim=0).item()
     assert 0.7 < cosine < 0.9999
 
 
-OBJECTIVES = {"clip": (clip, {}), "reinforced": (reinforced, REINFORCED)}
+OBJECTIVES = {"clip": (clip, {}), "reinforced": (reinforced, REINFORCED), "clip-kd": (clip_kd, CLIP_KD)}
 
 
 def share(processes: int, objective: str, piece_size: int, config: dict, tokenizer: Path, folder: Path) -> None:
@@ -183,7 +198,7 @@ def share(processes: int, objective: str, piece_size: int, config: dict, tokeniz
     whole = batch_of()
     mine = whole.map(lambda tensor: tensor[rows])
     mine = Batch(whole.uids[rows], mine.images, mine.texts, mine.teachers)
-    found = gradients(student, wrap(module.Objective(settings), world), mine, piece_size, world)
+    found = gradients(student, wrap(objective_of(module, settings), world), mine, piece_size, world)
     torch.save(found, folder / f"{processes}-{world.rank}.pt")
     leave()
 
@@ -196,7 +211,7 @@ def test_one_two_and_four_processes_have_the_loss_and_gradients_of_one(
 ):
     module, settings = OBJECTIVES[objective]
     student = student_of(model_config, tokenizer, tmp_path)
-    parts, whole = gradients(student, module.Objective(settings), batch_of())
+    parts, whole = gradients(student, objective_of(module, settings), batch_of())
     for processes in (2, 4):
         args = (processes, objective, piece_size, model_config, tokenizer, tmp_path)
         assert in_processes(processes, share, *args) == [0] * processes
@@ -227,7 +242,7 @@ def test_batch_norms_that_share_statistics_keep_the_model(name):
     ids=str,
 )
 def test_ways_to_compute_the_same(change, tolerance, model_config, tokenizer, tmp_path):
-    objective, batch = reinforced.Objective(REINFORCED), batch_of()
+    objective, batch = objective_of(reinforced, REINFORCED), batch_of()
     parts, plain = gradients(student_of(model_config, tokenizer, tmp_path), objective, batch)
     parts_changed, changed = gradients(student_of(model_config, tokenizer, tmp_path, **change), objective, batch)
     assert parts_changed == pytest.approx(parts, rel=tolerance)
@@ -273,7 +288,7 @@ def test_the_moving_average_is_the_formula(model_config, tokenizer, tmp_path):
             weights.append(student.model.visual.proj.detach().clone())
 
     student = student_of(model_config, tokenizer, tmp_path)
-    averaged = run(student, clip.Objective({}), {"ema": 0.8, "steps": 5}, tmp_path / "run", batches)
+    averaged = run(student, objective_of(clip), {"ema": 0.8, "steps": 5}, tmp_path / "run", batches)
     weights.append(student.model.visual.proj.detach())
     expected = weights[0]
     for step in weights[1:5]:
@@ -296,7 +311,7 @@ def test_an_exploding_loss_stops_the_run(model_config, tokenizer, tmp_path):
 
 def test_tensorboard_files_hold_what_the_log_holds(model_config, tokenizer, tmp_path):
     student = student_of(model_config, tokenizer, tmp_path)
-    run(student, clip.Objective({}), {"steps": 2}, tmp_path / "run", tensorboard=tmp_path / "board")
+    run(student, objective_of(clip), {"steps": 2}, tmp_path / "run", tensorboard=tmp_path / "board")
     (events,) = (tmp_path / "board").iterdir()
     data = events.read_bytes()
     assert all(name.encode() in data for name in read_log(tmp_path / "run/log.jsonl")[0])

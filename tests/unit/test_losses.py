@@ -10,8 +10,9 @@ from torch.nn.functional import normalize
 
 from clipdr.batch import Embeddings, Teacher
 from clipdr.losses import module_of, reinforced
-from clipdr.losses.clip import affinities, clip_loss
-from clipdr.losses.reinforced import distillation_loss, released_distillation
+from clipdr.losses.affinity import affinities, distillation_loss
+from clipdr.losses.clip import clip_loss
+from clipdr.losses.reinforced import released_distillation
 
 B, D = 7, 5
 SCALE = 12.0
@@ -41,7 +42,7 @@ def _seen(teachers=None, seeds=(0, 1, 2), scale=SCALE, rows=ALL, kinds=("real", 
 
 
 def _parts(seen: Embeddings, lam: float, fidelity: str = "paper") -> dict[str, torch.Tensor]:
-    return reinforced.Objective({"lambda": lam, "fidelity": fidelity})(seen)
+    return reinforced.Objective({"lambda": lam, "fidelity": fidelity}, D, {})(seen)
 
 
 def _both(img, txt, scale):

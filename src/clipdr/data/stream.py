@@ -113,6 +113,7 @@ class ShardBatches:
         self.width = sum(teacher["width"] for teacher in self.manifest["teachers"])
         self.dtype = getattr(torch, self.manifest["dtype"])
         self.scales = {teacher["name"]: teacher["logit_scale"] for teacher in self.manifest["teachers"]}
+        self.widths = {teacher["name"]: teacher["width"] for teacher in self.manifest["teachers"]}
         if missing := [name for name in teachers if name not in self.scales]:
             raise UserError(
                 f"{rows} has no embeddings of teacher {missing[0]!r}; it has {', '.join(self.scales) or 'none'}: "

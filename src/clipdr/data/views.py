@@ -158,6 +158,9 @@ class ViewBatches:
         rank, world: this process and how many there are; each takes its share of the global batch.
         first: how many of an image's views and captions are drawn from.
         student: ops that are drawn over each view at every step, see `clipdr.data.augment.afresh`; none if None.
+
+    Attributes:
+        widths: of the embeddings of each teacher.
     """
 
     def __init__(
@@ -176,6 +179,7 @@ class ViewBatches:
         self.first, self.student = first, student
         self.batch_size, self.seed, share = batch_size, seed, batch_size // world
         self.mine = slice(rank * share, (rank + 1) * share)
+        self.widths = {name: img_NAE.shape[-1] for name, (img_NAE, _, _) in views.teachers.items()}
 
     def batches(self, start: int) -> Iterator[Batch]:
         step = start

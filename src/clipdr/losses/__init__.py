@@ -4,8 +4,10 @@ An objective is a module here, called as in config (`clip-kd` is `clip_kd.py`), 
 workflow/schemas/objectives. It has
 
 * `teachers_of(settings) -> list[str]`, the teachers whose embeddings it reads; others are not loaded;
-* `Objective(settings)`, a torch module whose parameters train with the student and whose `forward` takes
-  `clipdr.batch.Embeddings` and gives named parts, scalars in nats. The loop adds them up and knows none of them.
+* `masked_of(settings) -> float`, the share of patches that is left out of a second look at each image, 0 for none;
+* `Objective(settings, width, teacher_widths)`, a torch module whose parameters train with the student and whose
+  `forward` takes `clipdr.batch.Embeddings` and gives named parts, scalars in nats. The loop adds them up and knows none
+  of them. The widths are those of the student's embeddings and, by name, of the teachers'.
 
 Modules are imported by name, so that a run depends on the code of its own objective alone (workflow/rules/train.smk).
 """

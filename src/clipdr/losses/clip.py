@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from clipdr.batch import Embeddings
+from clipdr.losses.affinity import affinities
 
 
 def clip_loss(img_GD: Tensor, txt_GD: Tensor, scale: Tensor | float, rows: slice) -> Tensor:
@@ -25,23 +26,20 @@ def clip_loss(img_GD: Tensor, txt_GD: Tensor, scale: Tensor | float, rows: slice
     return (cross_entropy(i2t_BG, labels_B) + cross_entropy(t2i_BG, labels_B)) / 2
 
 
-def affinities(img_GE: Tensor, txt_GE: Tensor, scale: Tensor | float, rows: slice) -> tuple[Tensor, Tensor]:
-    """Scaled similarities [B, G] of `rows`: images to texts, and texts to images."""
-    if len(range(*rows.indices(len(img_GE)))) == len(img_GE):  # one process: the second is the transpose of the first
-        i2t_GG = scale * img_GE @ txt_GE.T
-        return i2t_GG, i2t_GG.T
-    return scale * img_GE[rows] @ txt_GE.T, scale * txt_GE[rows] @ img_GE.T
-
-
 def teachers_of(settings: dict) -> list[str]:
     """None."""
     return []
 
 
+def masked_of(settings: dict) -> float:
+    """None of an image is left out."""
+    return 0.0
+
+
 class Objective(nn.Module):
     """L_CLIP between the images and each kind of texts, one part a kind."""
 
-    def __init__(self, settings: dict) -> None:
+    def __init__(self, settings: dict, width: int, teacher_widths: dict[str, int]) -> None:
         super().__init__()
 
     def forward(self, embeddings: Embeddings) -> dict[str, Tensor]:

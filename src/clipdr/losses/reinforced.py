@@ -11,15 +11,20 @@ Shape suffixes: G pairs of all processes, B those of this one, D student width, 
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import kl_div, log_softmax
 
 from clipdr.batch import Embeddings, Teacher
-from clipdr.losses.clip import affinities, clip_loss
+from clipdr.losses.affinity import affinities, distillation_loss
+from clipdr.losses.clip import clip_loss
 
 
 def teachers_of(settings: dict) -> list[str]:
     """Those that the settings name; at λ = 0 none."""
     return settings.get("teachers", [])
+
+
+def masked_of(settings: dict) -> float:
+    """None of an image is left out."""
+    return 0.0
 
 
 class Objective(nn.Module):
@@ -29,7 +34,7 @@ class Objective(nn.Module):
     contrastive loss is not computed. L_Distill is the mean over the teachers, one part each.
     """
 
-    def __init__(self, settings: dict) -> None:
+    def __init__(self, settings: dict, width: int, teacher_widths: dict[str, int]) -> None:
         super().__init__()
         self.lam, self.released_code = settings["lambda"], settings["fidelity"] == "released_code"
 
@@ -51,19 +56,6 @@ class Objective(nn.Module):
         return {name: distillation_loss(student, target) / len(targets) for name, target in targets.items()}
 
 
-def distillation_loss(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> Tensor:
-    """KL from a teacher's affinities to the student's, averaged over pairs and directions (L_Distill of Eq. 2).
-
-    The mean of KL(P_k || Q) over teachers has the gradient of one cross-entropy against the mean of the teachers'
-    probabilities: averaged after the softmax, not before.
-
-    Args:
-        student, teacher: affinities [B, G] from images to texts and from texts to images, see
-            `clipdr.losses.clip.affinities`.
-    """
-    return (_kl(student[0], log_softmax(teacher[0], dim=1)) + _kl(student[1], log_softmax(teacher[1], dim=1))) / 2
-
-
 def released_distillation(student: tuple[Tensor, Tensor], teachers: list[Teacher], kind: str, rows: slice) -> Tensor:
     """As the published code without its flags: mean affinities before the softmax, text-to-image targets transposed."""
     every = slice(None)
@@ -71,10 +63,6 @@ def released_distillation(student: tuple[Tensor, Tensor], teachers: list[Teacher
     target_GG = (sum(matrices_GG) / len(matrices_GG)).softmax(dim=1)
     i2t = _cross_entropy(student[0], target_GG[rows])
     return (i2t + _cross_entropy(student[1], target_GG.T[rows])) / 2
-
-
-def _kl(student_BG: Tensor, log_target_BG: Tensor) -> Tensor:
-    return kl_div(log_softmax(student_BG, dim=1), log_target_BG, reduction="batchmean", log_target=True)
 
 
 def _cross_entropy(student_BG: Tensor, target_BG: Tensor) -> Tensor:

@@ -29,7 +29,8 @@ class Online:
     """Batches of `source` with synthetic captions, embeddings or both added to them.
 
     Args:
-        source: has `batches(start)`, as `clipdr.data.views.ViewBatches`; its batches lack what is added here.
+        source: has `batches(start)` and `widths`, as `clipdr.data.views.ViewBatches`; its batches lack what is added
+            here.
         tokenize: the student's, list of str -> int64 tokens [N, L].
         settings: what is asked, a run's `online`: names of `teachers`, settings of `captions`, or both.
         teachers: their model folders, in the order of their names.
@@ -60,6 +61,7 @@ class Online:
                 f"{'one' if captioner else 'none'}; give what it asks"
             )
         self.teachers = [embed.Teacher(name, folder, device) for name, folder in zip(names, teachers, strict=True)]
+        self.widths = source.widths | {teacher.name: teacher.width for teacher in self.teachers}
         self.captioner = load_model(captioner, device) if captioner else None
         ours = tokenize([PROBE])
         for teacher in self.teachers:

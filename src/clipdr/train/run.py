@@ -121,7 +121,9 @@ def prepare(settings: dict, made: MadeFrom, folder: Path, world: World) -> tuple
         source = importlib.import_module(ONLINE).Online(
             source, tokenize, online, made.teachers, made.captioner, settings["seed"], world
         )
-    return Student(model, recipe(settings)), module.Objective(settings["objective"]), source
+    student = Student(model, recipe(settings), module.masked_of(settings["objective"]))
+    width = settings["model"]["config"]["model_cfg"]["embed_dim"]
+    return student, module.Objective(settings["objective"], width, source.widths), source
 
 
 def _source(settings: dict, data: Path, tokenize, side: int, teachers: list[str], kinds: list[str], world: World):

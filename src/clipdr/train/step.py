@@ -37,8 +37,10 @@ def backward(
     pieces = [slice(start, start + piece_size) for start in range(0, local, piece_size)]
     with torch.no_grad(), _statistics_kept(student):
         outputs = [_embed(student, batch, piece, seed) for piece in pieces]
-    images = {name: torch.cat([out[0][name] for out in outputs]).requires_grad_() for name in batch.images}
-    texts = {name: torch.cat([out[1][name] for out in outputs]).requires_grad_() for name in batch.texts}
+    images, texts = (
+        {name: torch.cat([out[side][name] for out in outputs]).requires_grad_() for name in outputs[0][side]}
+        for side in (0, 1)
+    )
     scale = outputs[0][2].requires_grad_()
     seen = embeddings(images, texts, scale, batch.teachers, world)
     parts = objective(seen)

@@ -3,7 +3,8 @@
 Shape suffixes: B batch, C channels, S image side, L context length, D embedding width, M texts of all kinds.
 """
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +19,16 @@ class Student(nn.Module):
     """An open_clip model, and how it is run: `forward` gives embeddings by name, the scale, and losses of its own.
 
     `settings` has device, precision, channels_last, checkpointing, compile and tf32, see
-    workflow/schemas/training.schema.yaml.
+    workflow/schemas/training.schema.yaml. If `masked` is not 0, each image is embedded a second time without that share
+    of its patches.
+
+    Raises UserError if patches are to be left out of a tower that is no ViT.
     """
 
-    def __init__(self, model: nn.Module, settings: dict) -> None:
+    def __init__(self, model: nn.Module, settings: dict, masked: float = 0.0) -> None:
         super().__init__()
         self.model = model
+        self.patches = _patches(model.visual, masked) if masked else None
         _, mean, std = preprocessing(model)
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
@@ -54,6 +59,9 @@ class Student(nn.Module):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         """Embeddings of images and texts, and the model's own parts of the loss: here none."""
         found = {name: self.model.encode_image(img, normalize=True) for name, img in images.items()}
+        if self.patches:
+            with _left_out(*self.patches):
+                found["masked"] = self.model.encode_image(images["image"], normalize=True)
         txt_MD = self.model.encode_text(torch.cat(list(texts.values())), normalize=True)
         sizes = [len(tokens) for tokens in texts.values()]
         return found, dict(zip(texts, txt_MD.split(sizes), strict=True)), {}
@@ -62,6 +70,33 @@ class Student(nn.Module):
         """uint8 to float32 model input, (x / 255 - mean) / std per channel."""
         img = img_BCSS.float().div_(255.0).sub_(self.mean).div_(self.std)
         return img.contiguous(memory_format=self.layout)
+
+
+def _patches(visual: nn.Module, share: float) -> tuple[nn.Module, str, nn.Module]:
+    """A ViT, the name of the layer in it that may leave out patches, and a layer that leaves out a share of them.
+
+    At least one patch of each image stays, drawn from torch's generator; so do tokens that are no patches.
+    """
+    from timm.layers import PatchDropout
+
+    trunk = getattr(visual, "trunk", visual)
+    for name, others in (("patch_dropout", 1), ("patch_drop", getattr(trunk, "num_prefix_tokens", 0))):
+        if hasattr(trunk, name):
+            return trunk, name, PatchDropout(share, num_prefix_tokens=others)
+    raise UserError(
+        f"objective.mfd: the image tower of this model, {type(trunk).__name__}, has no patches to mask; train a ViT, "
+        "or set mfd to 0"
+    )
+
+
+@contextmanager
+def _left_out(trunk: nn.Module, name: str, dropout: nn.Module) -> Iterator[None]:
+    usual = getattr(trunk, name)
+    setattr(trunk, name, dropout)
+    try:
+        yield
+    finally:
+        setattr(trunk, name, usual)
 
 
 def _checkpoint(model: nn.Module) -> None:

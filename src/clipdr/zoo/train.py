@@ -41,7 +41,8 @@ def train_member(settings: dict, pool: Path, tokenizer: Path, output: Path) -> N
         source = ViewBatches(views, load_tokenizer(folder).cut, ["any"], settings["batch_size"], settings["seed"])
         student = (Captioner if "multimodal_cfg" in settings["config"]["model_cfg"] else Student)(model, settings)
         world = join(settings["device"], settings["processes"])
-        save_weights(fit(student, Objective({}), source.batches, settings, output.parent.name, folder, world), folder)
+        objective = Objective({}, settings["config"]["model_cfg"]["embed_dim"], {})
+        save_weights(fit(student, objective, source.batches, settings, output.parent.name, folder, world), folder)
         (folder / checkpoint.RESUME).unlink(missing_ok=True)
 
 
