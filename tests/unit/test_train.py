@@ -12,6 +12,7 @@ import pytest
 import torch
 from small import in_processes, new_model, run_settings
 
+import clipdr.losses.clip_kd
 import clipdr.losses.reinforced  # noqa: F401
 from clipdr import losses
 from clipdr.data.views import load_views, materialise, save_views
@@ -58,9 +59,9 @@ def same(first: Path, second: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) and logs[0] == logs[1]
 
 
-def killed_at(monkeypatch, call: int) -> list:
+def killed_at(monkeypatch, call: int, module=losses.reinforced) -> list:
     """Ctrl-C at the given call of the objective; the list of calls."""
-    calls, forward = [], losses.reinforced.Objective.forward
+    calls, forward = [], module.Objective.forward
 
     def interrupted(self, embeddings):
         calls.append(1)
@@ -68,7 +69,7 @@ def killed_at(monkeypatch, call: int) -> list:
             raise KeyboardInterrupt
         return forward(self, embeddings)
 
-    monkeypatch.setattr(losses.reinforced.Objective, "forward", interrupted)
+    monkeypatch.setattr(module.Objective, "forward", interrupted)
     return calls
 
 
@@ -122,6 +123,28 @@ def test_a_run_that_was_interrupted_ends_like_one_that_was_not(
     assert len(calls) == 9  # eight steps, and the one that was interrupted
     assert same(tmp_path / "model", finished)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_objectives_layers_are_resumed_with_the_run_and_are_no_part_of_the_model(
+    settings, views_dir, tokenizer, tmp_path, monkeypatch
+):
+    """CLIP-KD with all of its parts; patches that are left out are drawn again as they were."""
+    parts = {"clip": 1.0, "crd": 1.0, "fd": 20.0, "mfd": 20.0, "gd": 1.0, "icl": 1.0, "afd": 1.0}
+    settings["objective"] = {"name": "clip-kd", "teachers": ["small", "large"], **parts}
+    settings["objective"] |= {"mask_ratio": 0.5, "projection": True, "fidelity": "paper"}
+    monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", -1)
+    train(settings, views_dir, tokenizer=tokenizer, output=tmp_path / "whole")
+    killed_at(monkeypatch, 4, losses.clip_kd)
+    torch.manual_seed(99)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, views_dir, tokenizer=tokenizer, output=tmp_path / "model")
+    kept = torch.load(tmp_path / ".model.partial/resume.pt", weights_only=True)
+    assert any("fusions" in name for name in kept["objective"])
+    train(settings, views_dir, tokenizer=tokenizer, output=tmp_path / "model")
+    assert same(tmp_path / "model", tmp_path / "whole")
+    plain = {**settings, "objective": {"name": "clip"}}
+    train(plain, views_dir, tokenizer=tokenizer, output=tmp_path / "plain")
+    assert weights(tmp_path / "whole").keys() == weights(tmp_path / "plain").keys()
 
 
 def train_and_die(settings: dict, data: Path, tokenizer: Path, output: Path, step: int) -> None:

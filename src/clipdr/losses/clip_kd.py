@@ -40,7 +40,8 @@ FIRST_SCALE, LARGEST_SCALE = 1 / 0.07, 100.0  # of `icl` and `afd`, as CLIP's ow
 
 
 def teachers_of(settings: dict) -> list[str]:
-    return settings["teachers"]
+    """Those that the settings name, if any part asks them."""
+    return settings["teachers"] if any(settings[part] for part in PARTS) else []
 
 
 def masked_of(settings: dict) -> float:
@@ -63,7 +64,7 @@ class Objective(nn.Module):
 
     def __init__(self, settings: dict, width: int, teacher_widths: dict[str, int]) -> None:
         super().__init__()
-        self.clip, self.names = settings["clip"], settings["teachers"]
+        self.clip, self.names = settings["clip"], teachers_of(settings)
         self.distillers = nn.ModuleList(Distiller(settings, width, teacher_widths[name], name) for name in self.names)
 
     def forward(self, embeddings: Embeddings) -> dict[str, Tensor]:

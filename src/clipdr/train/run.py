@@ -123,6 +123,7 @@ def prepare(settings: dict, made: MadeFrom, folder: Path, world: World) -> tuple
         )
     student = Student(model, recipe(settings), module.masked_of(settings["objective"]))
     width = settings["model"]["config"]["model_cfg"]["embed_dim"]
+    torch.manual_seed(settings["seed"])  # of the objective's own layers
     return student, module.Objective(settings["objective"], width, source.widths), source
 
 
