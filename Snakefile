@@ -43,6 +43,17 @@ rule download_eval:
     localrule: True
 
 
+# One target per paper: all of its experiments that this scale has.
+for paper in sorted({planned.paper for planned in EXPERIMENTS.values()}):
+
+    rule:
+        name:
+            paper
+        input:
+            [path for name, one in EXPERIMENTS.items() if one.paper == paper for path in report_files(name)],
+        localrule: True
+
+
 # One target per experiment: <paper>-<name>, and the bare name too for MobileCLIP's.
 for experiment, planned in EXPERIMENTS.items():
 

@@ -1,9 +1,10 @@
 """Carry what the miniature measured over into the documents: `python docs/write_results.py`, after the runs.
 
 A document names a table between two comments, `<!-- results of table2: IN-val, Flickr30k -->` and `<!-- end -->`; what
-stands between them is written from `results/mini/tables/mobileclip/table2.md`. Columns that do not follow from a scale
-are left out, and so are others than those named, if any are, and rows of which nothing was reproduced. `+ comparisons`
-after them adds the claims, and what else the table says of them. Tables that were not made are left as they stand.
+stands between them is written from `results/mini/tables/mobileclip/table2.md`. `clipkd/losses` is a table of another
+paper. Columns that do not follow from a scale are left out, and so are others than those named, if any are, and rows of
+which nothing was reproduced. `+ comparisons` after them adds the claims, and what else the table says of them. Tables
+that were not made are left as they stand.
 """
 
 import re
@@ -11,8 +12,8 @@ import sys
 from pathlib import Path
 
 REPO = Path(__file__).parents[1]
-TABLES = REPO / "results/mini/tables/mobileclip"
-BLOCK = re.compile(r"(<!-- results of (\w+)(?:: ([^+]*?))?( \+ comparisons)? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+TABLES = REPO / "results/mini/tables"
+BLOCK = re.compile(r"(<!-- results of ([\w/]+)(?:: ([^+]*?))?( \+ comparisons)? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 DROPPED = {"rows"}  # columns of claims that repeat what the claim says
 Table = list[dict[str, str]]
 
@@ -59,7 +60,7 @@ def rewrite(document: str, tables: Path) -> str:
 
     def block(match: re.Match) -> str:
         start, name, wanted, comparisons, old, end = match.groups()
-        path = tables / f"{name}.md"
+        path = tables / f"{name if '/' in name else f'mobileclip/{name}'}.md"
         if not path.is_file():
             print(f"left as it stands: {path} was not made", file=sys.stderr)
             return match[0]
@@ -70,6 +71,6 @@ def rewrite(document: str, tables: Path) -> str:
 
 
 if __name__ == "__main__":
-    for path in (REPO / "README.md", REPO / "docs/miniature.md"):
+    for path in (REPO / "README.md", REPO / "docs/miniature.md", REPO / "docs/clipkd.md"):
         path.write_text(rewrite(path.read_text(encoding="utf-8"), TABLES), encoding="utf-8")
         print(path.relative_to(REPO))

@@ -120,9 +120,9 @@ def load_experiments(root: Path, config: Mapping) -> tuple[dict[str, Planned], d
     planned, misfits = {}, {}
     scale_source = f"config/scales/{config['scale']}.yaml"
     files = experiment_files(root)
-    if unknown := [name for name in scale.get("undefined", {}) if name not in files]:
+    papers, undefined = {path.parent.name for path in files.values()}, scale.get("undefined", {})
+    if unknown := [name for name in undefined if name not in {*files, *papers}]:
         raise UserError(f"{scale_source}: undefined.{unknown[0]} is no experiment{nearest(unknown[0], files)}")
-    papers = {path.parent.name for path in files.values()}
     if unknown := [paper for paper in scale.get("papers", {}) if paper not in papers]:
         raise UserError(
             f"{scale_source}: papers.{unknown[0]} is no folder of config/experiments{nearest(unknown[0], papers)}"
@@ -133,8 +133,8 @@ def load_experiments(root: Path, config: Mapping) -> tuple[dict[str, Planned], d
         seen, suite = views[paper]
         experiment = with_tasks(with_checkpoints(load(root, source, "experiment"), seen), path.parent)
         try:
-            if key in scale.get("undefined", {}):
-                raise UserError(f"{source} is undefined at scale {config['scale']}: {scale['undefined'][key]}")
+            if reason := undefined.get(key, undefined.get(paper)):
+                raise UserError(f"{source} is undefined at scale {config['scale']}: {reason}")
             runs = check(experiment, seen, models, suite, objectives, source, scale_source)
             made = measured(path.stem, experiment, runs, seen, models)
             planned[key] = Planned(paper, path.stem, at_scale(experiment, seen), seen, suite, runs, made)

@@ -83,6 +83,13 @@ def test_features_are_a_mean_over_pairs_and_coordinates():
     assert parts(one, width=D, fd=2000.0) == pytest.approx({"real/fd/t": 2000 * sum(both)})
 
 
+def test_weights_that_were_chosen_for_another_width_and_batch_are_brought_to_this_one():
+    """Unit vectors at one angle, and the gradients of pairs alike, then weigh the same whatever width and batch."""
+    plain, brought = parts(seen(), **EVERY), parts(seen(), **EVERY, for_width=2 * E, for_batch=3 * B)
+    ratio = {part: brought[f"real/{part}/t"] / plain[f"real/{part}/t"] for part in EVERY}
+    assert ratio == pytest.approx({"crd": 1, "icl": 1, "afd": 1, "fd": 1 / 2, "mfd": 1 / 2, "gd": 1 / 18})
+
+
 def test_masked_features_differ_in_the_students_images_alone():
     one = seen()
     masked = Embeddings({"image": one.images["masked"]}, one.texts, one.scale, one.teachers, ALL)

@@ -67,7 +67,8 @@ TABLE = """# A table
 
 
 def test_results_are_carried_over_into_their_places_alone(tmp_path: Path, capsys) -> None:
-    (tmp_path / "table2.md").write_text(TABLE, encoding="utf-8")
+    (tmp_path / "mobileclip").mkdir()
+    (tmp_path / "mobileclip/table2.md").write_text(TABLE, encoding="utf-8")
     rewrite = script("docs/write_results.py").rewrite
     document = """Before
 <!-- results of table2: IN-val -->
@@ -110,5 +111,6 @@ after"""
 
 
 def test_results_in_the_documents_are_of_experiments() -> None:
-    named = {name for path in DOCUMENTS for name in re.findall(r"<!-- results of (\w+)", path.read_text())}
-    assert "table2" in named and all((REPO / f"config/experiments/mobileclip/{name}.yaml").is_file() for name in named)
+    named = {name for path in DOCUMENTS for name in re.findall(r"<!-- results of ([\w/]+)", path.read_text())}
+    files = {name if "/" in name else f"mobileclip/{name}" for name in named}
+    assert "mobileclip/table2" in files and all((REPO / f"config/experiments/{name}.yaml").is_file() for name in files)

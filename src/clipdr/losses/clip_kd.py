@@ -10,9 +10,11 @@
 | icl | interactive contrast: the student's images against the teacher's texts, and the other way round | 14 to 16 |
 | afd | augmented features: contrast of both models' embeddings, fused by a layer of its own | 17 |
 
-A mean squared difference is taken over pairs and over coordinates, so a weight of `fd` means another thing for another
-width: the paper's 2000 is of 512. Where widths differ, `fd`, `mfd`, `gd` and `icl` see the student through a linear
-layer and at unit length again. Of several teachers the mean is taken.
+Mean squared differences are taken over pairs and over coordinates. That of unit vectors is (2 - 2 cos) / E, and a
+gradient is a G-th of one pair's: so weights mean something else for other widths and batches than the paper's 512 and
+1024. `for_width` and `for_batch` say what weights were chosen for; they are then brought to the run's. Where widths
+differ, `fd`, `mfd`, `gd` and `icl` see the student through a linear layer and at unit length again. Of several teachers
+the mean is taken.
 
 `fidelity: released_code` does as the published code where that is not what the paper says: `gd` divides by 1 /
 temperature where it should multiply, `icl` and `afd` use the logarithm of their scale for the scale, and `mfd` masks
@@ -53,8 +55,8 @@ class Objective(nn.Module):
     """The weighted sum of the contrastive loss and the parts whose weights are not 0, for each kind of captions.
 
     Args:
-        settings: `teachers`, a weight >= 0 of `clip` and of each part, `scale`, `projection` and `fidelity`; see
-            workflow/schemas/objectives/clip-kd.schema.yaml.
+        settings: `teachers`, a weight >= 0 of `clip` and of each part, what they were chosen for, `scale`, `projection`
+            and `fidelity`; see workflow/schemas/objectives/clip-kd.schema.yaml.
         width: of the student's embeddings.
         teacher_widths: name -> width.
 
@@ -86,6 +88,7 @@ class Distiller(nn.Module):
         super().__init__()
         self.weights = {part: settings[part] for part in PARTS if settings[part]}
         self.scale, self.released_code = settings.get("scale"), settings["fidelity"] == "released_code"
+        self.chosen_for = {key: settings.get(f"for_{key}") for key in ("width", "batch")}
         projected = self.weights.keys() & {"fd", "mfd", "gd", "icl"} and width != teacher_width
         if projected and not settings["projection"]:
             raise UserError(
@@ -115,7 +118,15 @@ class Distiller(nn.Module):
             "afd": self._afd,
         }
         args = (seen, txt_GD, teacher.images["image"], teacher.texts[kind], teacher.scale)
-        return {part: weight * losses[part](*args) for part, weight in self.weights.items()}
+        pairs, width = teacher.images["image"].shape
+        return {part: self.weight(part, pairs, width) * losses[part](*args) for part in self.weights}
+
+    def weight(self, part: str, pairs: int, width: int) -> float:
+        """Of a part, in a batch of so many pairs and at this width."""
+        weight = self.weights[part]
+        if part in ("fd", "mfd", "gd"):
+            weight *= width / (self.chosen_for["width"] or width)
+        return weight * (pairs / (self.chosen_for["batch"] or pairs)) ** 2 if part == "gd" else weight
 
     def _crd(self, seen, txt_GD, t_img_GE, t_txt_GE, t_scale) -> Tensor:
         student = affinities(seen.images["image"], txt_GD, self.scale or seen.scale, seen.rows)
