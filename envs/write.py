@@ -59,7 +59,17 @@ def modules_of(rule: dict) -> set[str]:
     """All of clipdr that a rule's job may import, with what a run imports by name."""
     packages = {path.parent.name for path in (REPO / "src/clipdr").glob("*/__main__.py")}
     commands = [f"{name}.__main__" if name.split(".")[-1] in packages else name for name in rule["command"]]
-    return set(commands).union(closure("clipdr.cli", REPO), fingerprinted(rule))
+    at_start = {module for command in commands for module in imported_at_once(command)}
+    return set(commands).union(fingerprinted(rule), *(closure(module, REPO) for module in at_start))
+
+
+def imported_at_once(command: str) -> list[str]:
+    """Modules of clipdr that a command imports whatever it is asked to do: not those within its functions."""
+    tree = ast.parse((REPO / "src" / f"{command.replace('.', '/')}.py").read_text())
+    nodes = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "clipdr"]
+    return [
+        f"clipdr.{alias.name}" if node.module == "clipdr" else node.module for node in nodes for alias in node.names
+    ]
 
 
 def fingerprinted(rule: dict) -> set[str]:

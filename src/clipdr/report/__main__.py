@@ -5,7 +5,8 @@ from pathlib import Path
 
 from clipdr import cli
 from clipdr.errors import UserError
-from clipdr.schema import REPOSITORY
+
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def main() -> None:
