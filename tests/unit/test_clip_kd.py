@@ -5,6 +5,7 @@ import math
 import open_clip
 import pytest
 import torch
+from refusals import refused
 from torch.nn.functional import cross_entropy, normalize
 
 from clipdr.batch import Embeddings, Teacher
@@ -14,7 +15,7 @@ from clipdr.losses.clip import clip_loss
 from clipdr.losses.clip_kd import contrastive_gradients, feature_loss, gradient_loss, interactive_loss
 from clipdr.model_files import load_models
 from clipdr.models.build import build
-from clipdr.schema import REPOSITORY, defaults
+from clipdr.schema import REPOSITORY, defaults, validate
 from clipdr.train.student import Student
 
 B, D, E = 6, 5, 7
@@ -198,6 +199,20 @@ def test_widths_that_differ_need_a_projection():
         objective(fd=1.0, projection=False)
     objective(crd=1.0, afd=1.0, projection=False)
     assert len(objective(width=D, fd=1.0, projection=False).distillers[0].heads) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"fdd": 1}, "fdd is not a key; did you mean 'fd'?"),
+        ({"fd": -1}, "fd is -1; it must be at least 0"),
+        ({"mfd": 1, "mask_ratio": 1}, "mask_ratio is 1; it must be less than 1"),
+        ({"fidelity": "code"}, "fidelity is 'code'"),
+    ],
+)
+def test_what_is_no_such_loss_is_refused(settings, says):
+    told = {"name": "clip-kd", "teachers": "single", **settings}
+    assert says in refused(validate, told, "objectives/clip-kd", "config/x.yaml")
 
 
 # ---- masking
