@@ -94,10 +94,10 @@ def reinforced_over_plain(settings: dict) -> list[dict]:
         side = config["model_cfg"]["vision_cfg"]["image_size"]
         batch = random_batch(settings["batch_size"], side, config["model_cfg"]["text_cfg"]["context_length"])
         student = student_of(config, settings)
-        objective = reinforced.Objective({"lambda": 1.0, "fidelity": "paper"})
+        objective = reinforced.Objective({"lambda": 1.0, "fidelity": "paper"}, 0, {})
         always = itertools.repeat(batch)
         plain, distilled = medians(
-            stepper(student, clip.Objective({}), always, settings),
+            stepper(student, clip.Objective({}, 0, {}), always, settings),
             stepper(student, objective, always, settings),
             rounds=4,
         )
@@ -173,7 +173,7 @@ def against_open_clip(shards: Path, settings: dict) -> dict:
     config.setdefault("preprocess_cfg", {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"})
     student = student_of(config, settings)
     source = ShardBatches(shards / "rows", 224, Tokenizer(tokenizer).cut, ["real"], [], size, 0, 1, 256)
-    ours = stepper(student, clip.Objective({}), source.batches(0), settings)
+    ours = stepper(student, clip.Objective({}, 0, {}), source.batches(0), settings)
 
     model, preprocess, _ = open_clip.create_model_and_transforms(PEER)
     model.train()
@@ -213,7 +213,7 @@ def stream_over_memory(shards: Path, settings: dict, config: dict, tokenizer) ->
     from clipdr.data.views import ViewBatches, read_views
     from clipdr.losses import reinforced
 
-    objective, names = reinforced.Objective({"lambda": 1.0, "fidelity": "paper"}), list(TEACHERS)
+    objective, names = reinforced.Objective({"lambda": 1.0, "fidelity": "paper"}, 0, {}), list(TEACHERS)
     read = (["real", "syn"], names, settings["batch_size"], 0)
     memory_batches = ViewBatches(read_views(shards / "published", 32), tokenizer, *read[:1], *read[2:]).batches(0)
     streams = {

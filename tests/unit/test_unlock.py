@@ -31,7 +31,7 @@ def test_a_lock_goes_when_nobody_is_at_work_and_stops_a_second_call_while_somebo
     process = started(tmp_path)
     unlock.unlock(tmp_path)
     assert list(unlock.at_work(tmp_path)) and list((tmp_path / ".snakemake/locks").iterdir())
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "all"]
+    command = [sys.executable, "-m", "snakemake", "--cores", "1"]
     second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert second.returncode and "Directory cannot be locked" in second.stdout + second.stderr
     assert process.poll() is None, "the first goes on"

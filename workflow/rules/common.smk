@@ -37,6 +37,7 @@ from clipdr.chunks import chunk_names
 from clipdr.evaluate.kinds import modules_of
 from clipdr.evaluate.tasks import folder_name, present
 from clipdr.words import has_scores, networks, slug
+from clipdr.files import sha256
 from clipdr.fingerprint import fingerprint
 from clipdr.provenance import job
 from clipdr.train import named_modules
@@ -199,6 +200,13 @@ wildcard_constraints:
 def code(*modules):
     """Changes when the code that the modules run changes, not when its comments do."""
     return " ".join(fingerprint(module, ROOT) for module in modules)
+
+
+@cache
+def packages(environment):
+    """Changes with a pin of an environment, and not with what else its file says."""
+    pins = re.findall(r"- (\S+==\S+)$", (ROOT / "envs" / Path(environment).name).read_text(), re.MULTILINE)
+    return sha256("\n".join(sorted(pins)).encode())[:12]
 
 
 def as_json(settings):

@@ -52,15 +52,15 @@ def listed(wildcards):
         jobs.update({Path(path).parts[2].removesuffix("s") for path in report_files(name) if missing([path])})
         costs[name] = listing.cost(+jobs, times)
     misfits, others = dict(MISFITS), {key: workflow.get_rule(key.partition("-")[2]) for key in OTHERS}
-    for key, rule in others.items():
-        if rule.name == "figure1" and "mobileclip-table7" in MISFITS:
+    for key, one in others.items():
+        if one.name == "figure1" and "mobileclip-table7" in MISFITS:
             misfits[key] = MISFITS["mobileclip-table7"]
             continue
-        jobs = listing.left([CHAIN] if rule.name == "figure5" else [], Path("results"))
-        jobs[rule.name] = min(1, missing(rule.output))
-        jobs["latency"] = missing(figure1_latencies(wildcards)) if rule.name == "figure1" else 0
+        jobs = listing.left([CHAIN] if one.name == "figure5" else [], Path("results"))
+        jobs[one.name] = min(1, missing(one.output))
+        jobs["latency"] = missing(figure1_latencies(wildcards)) if one.name == "figure1" else 0
         costs[key] = listing.cost(+jobs, times)
-    shown = {key: rule.docstring.rstrip(".") for key, rule in others.items()}
+    shown = {key: one.docstring.rstrip(".") for key, one in others.items()}
     return listing.listing(EXPERIMENTS, costs, misfits, shown)
 
 
