@@ -30,7 +30,7 @@ check_rules(SCALE.get("resources", {}), workflow.rules)
 # What runs a package is made again when that changes; Snakemake itself looks at environments with --sdm conda alone.
 for made_by in workflow.rules:
     if "code" in made_by.params.keys():
-        made_by.set_params(packages=packages(made_by.conda_env))
+        made_by.set_params(pins=pins(made_by.conda_env))
 
 
 rule all:

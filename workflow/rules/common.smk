@@ -203,10 +203,10 @@ def code(*modules):
 
 
 @cache
-def packages(environment):
+def pins(environment):
     """Changes with a pin of an environment, and not with what else its file says."""
-    pins = re.findall(r"- (\S+==\S+)$", (ROOT / "envs" / Path(environment).name).read_text(), re.MULTILINE)
-    return sha256("\n".join(sorted(pins)).encode())[:12]
+    found = re.findall(r"- (\S+==\S+)$", (ROOT / "envs" / Path(environment).name).read_text(), re.MULTILINE)
+    return sha256("\n".join(sorted(found)).encode())[:12]
 
 
 def as_json(settings):
