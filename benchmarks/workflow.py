@@ -36,12 +36,15 @@ def copied(folder: Path) -> Path:
     sys.path.insert(0, str(REPO / "tests"))
     from clones import copy_of_the_repository
 
+    from clipdr.schema import load_yaml
+
     clone = copy_of_the_repository(folder / "clone")
     task = {"title": "T", "kind": "classification", "main_metric": "acc1"}
     tasks = [{**task, "key": key} for key in ("unseen-vendor", "black-and-white", "monochrome")]
     tasks += [{**task, "key": f"task-{n}", "title": f"T{n}"} for n in range(TASKS - len(tasks))]
     # The columns of the scale below it are none here.
-    columns = {"IN-val": [task["key"] for task in tasks], "IN-shift": [], "Flickr30k": [], "Coarse": []}
+    columns = dict.fromkeys(load_yaml(REPO / "config/scales/ci.yaml")["evaluation"]["columns"], [])
+    columns["IN-val"] = [task["key"] for task in tasks]
     rows = [
         {"name": f"λ = {n}", "settings": {"objective": {"lambda": (n + 1) / ROWS, "teachers": "ensemble"}}}
         for n in range(ROWS)
