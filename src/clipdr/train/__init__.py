@@ -8,6 +8,6 @@ ONLINE, WATCHED, KINDS = "clipdr.train.online", "clipdr.train.watched", "clipdr.
 def named_modules(settings: dict) -> list[str]:
     """Modules that a run imports by name, because its settings ask for them: no other run depends on their code."""
     asked = [ONLINE] if "online" in settings else []
-    if "watched" in settings:
+    if "watched" in settings:  # named here, because training does not depend on the package of evaluation
         asked += [WATCHED, *sorted({f"{KINDS}.{task['kind']}" for task in settings["watched"]["tasks"]})]
     return [module_name(settings["objective"]["name"]), *asked]
