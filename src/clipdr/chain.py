@@ -7,6 +7,7 @@ config/models with their contents.
 from collections.abc import Mapping, Sequence
 
 from clipdr.artifacts import Artifact, artifact
+from clipdr.checkpoints import weights_of
 from clipdr.errors import look_up
 
 DESCRIPTIVE = ("suite", "groups", "source", "form", "by_hand", "licence", "note")  # of a task, what changes no number
@@ -47,7 +48,7 @@ def member(name: str, scale: Mapping, models: Mapping) -> Artifact:
     zoo = scale["zoo"]
     own = zoo["captioner"] if name == "captioner" else zoo["teachers"][name]
     if zoo["kind"] == "published":
-        return artifact("zoo", name, own)
+        return artifact("zoo", name, weights_of(own, models).settings)
     alone = {"processes": 1, "source": "memory", "workers": 0, "ladder": 0, "ema": 0.0, "piece_size": 0}
     of_zoo = {"seed": zoo["seed"], "augmentation": zoo["augmentation"]}
     settings = {**scale["training"], **alone, **of_zoo, **own}
@@ -142,20 +143,26 @@ def _tasks(suite: Mapping) -> list[dict]:
     return [{key: value for key, value in task.items() if key not in DESCRIPTIVE} for task in suite["tasks"]]
 
 
-def suite_of(scale: Mapping, suite: Mapping) -> Artifact:
-    """What models are evaluated on: tasks, of the pool or in the folder that the scale names, and how."""
+def suite_of(scale: Mapping, models: Mapping, suite: Mapping) -> Artifact:
+    """What models are evaluated on: tasks, of the pool or in the folder that the scale names, and how.
+
+    And the teachers that tasks compare with.
+    """
     of_scale = ("batch_size", "precision")
     settings = {
         "tasks": _tasks(suite),
         **{key: scale["evaluation"][key] for key in of_scale if key in scale["evaluation"]},
     }
-    name = "+".join(suites_of(scale))
+    name, inputs = "+".join(suites_of(scale)), {}
+    if names := sorted({task["teacher"] for task in suite["tasks"] if "teacher" in task}):
+        settings["teachers"], inputs["teachers"] = names, [member(teacher, scale, models) for teacher in names]
     if "tasks" in scale["evaluation"]:
-        return artifact("suites", name, settings | {"folder": scale["evaluation"]["tasks"]})
-    return artifact("suites", name, settings, pool=pool(scale))
+        return artifact("suites", name, settings | {"folder": scale["evaluation"]["tasks"]}, **inputs)
+    return artifact("suites", name, settings, pool=pool(scale), **inputs)
 
 
 def evaluation(models: Sequence[Artifact], suite: Artifact) -> Artifact:
     """The evaluation of a run, or of several models together."""
     name = f"{'+'.join(model.name for model in models)}/{suite.name.rpartition('-')[0]}"
-    return artifact("eval", name, {}, run=models[0] if len(models) == 1 else list(models), suite=suite)
+    inputs = {"teachers": suite.inputs["teachers"]} if "teachers" in suite.inputs else {}
+    return artifact("eval", name, {}, run=models[0] if len(models) == 1 else list(models), suite=suite, **inputs)

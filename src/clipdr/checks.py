@@ -168,14 +168,18 @@ def _check_recipe(training: Mapping, where: str) -> None:
 def _uses_of_scale(scale: Mapping, models: Mapping, suite: Mapping) -> Iterator[Use]:
     zoo, evaluation = scale["zoo"], scale["evaluation"]
     for word, model in scale["models"].items():
-        yield f"models.{word}", model, models, "config/models"
+        if model is not None:
+            yield f"models.{word}", model, models, "config/models"
     for name, member in _members(zoo):
         if zoo["kind"] == "trained":
             yield f"zoo.{name}.model", member["model"], models, "config/models"
     for word, teachers in scale["teachers"].items():
-        yield from ((f"teachers.{word}", teacher, zoo["teachers"], "zoo.teachers") for teacher in teachers)
+        yield from ((f"teachers.{word}", teacher, zoo["teachers"], "zoo.teachers") for teacher in teachers or [])
     tasks = {task["key"]: task for task in suite["tasks"]}
     where = " and ".join(f"config/suites/{name}.yaml" for name in suites_of(scale))
+    for key, task in tasks.items():
+        if "teacher" in task:
+            yield f"evaluation.suite: {key}: teacher", task["teacher"], zoo["teachers"], "zoo.teachers"
     if scale["pool"]["kind"] == "emoji":
         yield from _uses_of_emoji(scale["pool"], list(tasks), where)
     for column, words in evaluation["columns"].items():
@@ -213,6 +217,9 @@ def _uses_of_experiment(experiment: Mapping, models: Mapping) -> Iterator[Use]:
         network = row.get("network", "")
         if set(network) & set(":/") and not network.startswith("open_clip:"):
             yield f"rows[{i}].network", network, models, "config/models"
+    asked = experiment.get("correlation", {})
+    for column in [*asked.get("columns", []), *([asked["with"]] if asked else [])]:
+        yield "correlation", column, evaluation_columns(experiment), "the columns of accuracy"
     for i, claim in enumerate(experiment.get("comparisons", [])):
         needed = _measured_by(claim["column"])
         ours = [row["name"] for row in experiment["rows"] if set(needed) & row.keys()]

@@ -16,7 +16,7 @@ from clipdr.checkpoints import with_checkpoints, with_tasks
 from clipdr.checks import check, check_checkpoints, check_once, check_packages, check_uses
 from clipdr.errors import UserError, listed, nearest
 from clipdr.evaluate.kinds import schemas as task_kinds
-from clipdr.experiments import Run, at_scale, for_paper, measured
+from clipdr.experiments import Run, at_scale, for_paper, measured, with_words
 from clipdr.model_files import load_models
 from clipdr.schema import defaults, kinds, load, load_yaml, validate, validate_by
 from clipdr.words import merge
@@ -131,7 +131,8 @@ def load_experiments(root: Path, config: Mapping) -> tuple[dict[str, Planned], d
     for key, path in files.items():
         paper, source = path.parent.name, path.relative_to(root).as_posix()
         seen, suite = views[paper]
-        experiment = with_tasks(with_checkpoints(load(root, source, "experiment"), seen), path.parent)
+        asked = with_words(with_checkpoints(load(root, source, "experiment"), seen), seen)
+        experiment = with_tasks(asked, path.parent)
         try:
             if reason := undefined.get(key, undefined.get(paper)):
                 raise UserError(f"{source} is undefined at scale {config['scale']}: {reason}")

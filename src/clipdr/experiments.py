@@ -101,6 +101,28 @@ def for_paper(scale: Mapping, paper: str) -> dict:
     return merge(common, scale.get("papers", {}).get(paper, {}))
 
 
+def with_words(experiment: Mapping, scale: Mapping) -> dict:
+    """The experiment without the settings of rows that ask for a student or teachers of which the scale has none.
+
+    Such a row keeps its published values; what is claimed of it is left out.
+    """
+    none = {key: {word for word, meaning in scale[key].items() if meaning is None} for key in ("models", "teachers")}
+    bare = set()
+    for row in experiment["rows"]:
+        if "settings" in row:
+            words = words_of(experiment, row)
+            missing = words.get("model") in none["models"], words.get("objective", {}).get("teachers") in none["teachers"]
+            bare |= {row["name"]} if any(missing) else set()
+    rows = [
+        {key: value for key, value in row.items() if key != "settings" or row["name"] not in bare}
+        for row in experiment["rows"]
+    ]
+    claims = [
+        claim for claim in experiment.get("comparisons", []) if not bare & {claim["better"], claim["than"]}
+    ]
+    return {**experiment, "rows": rows, "comparisons": claims}
+
+
 def at_scale(experiment: Mapping, scale: Mapping) -> dict:
     """The experiment without the columns that the scale defines as none, and without what is claimed of them."""
     words = scale["evaluation"]["columns"]
@@ -177,10 +199,10 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
     online, models_asked = _online(data, settings["objective"], scale, models)
     if online:
         settings["online"], inputs = online, inputs | models_asked
-    name, augmentation = _augmentation(settings, scale, data.get("stored_views"))
+    stored, precision = _stored(settings, online), data.get("embeddings", "bfloat16")
+    name, augmentation = _augmentation(settings, scale, stored, data.get("stored_views"))
     if words_for_texts := chain.tokenizer(scale):
         inputs["tokenizer"] = words_for_texts
-    stored, precision = _stored(settings, online), data.get("embeddings", "bfloat16")
     teachers = _stored_teachers(data, settings["objective"], stored, scale)
     reinforced = chain.reinforced(scale, models, dataset, name, augmentation, stored, precision, teachers)
     if "evaluate_every" in scale["evaluation"]:
@@ -306,13 +328,16 @@ def _student(data: Mapping, scale: Mapping) -> dict:
     return {"student": {key: entry[key] for key in OPERATIONS if key in entry}}
 
 
-def _augmentation(settings: Mapping, scale: Mapping, stored_views: int | None) -> tuple[str, dict]:
-    """Name and settings of the stored views; there are none where a run without teachers draws a new one each step."""
+def _augmentation(settings: Mapping, scale: Mapping, stored: str, stored_views: int | None) -> tuple[str, dict]:
+    """Name and settings of the stored views; there are none where a run draws a new one each step.
+
+    Embeddings that are stored are of stored views.
+    """
     name = settings["data"]["augmentation"]
     entry = dict(scale["augmentations"][name])
     if stored_views is not None:
         entry["views"] = stored_views
-    if not entry.pop("fresh", False) or settings["objective"].get("teachers"):
+    if not entry.pop("fresh", False) or stored == "all":
         return name, entry
     if settings["training"]["source"] == "memory":
         raise UserError(

@@ -35,7 +35,7 @@ from clipdr.chain import captions, chunks_of, evaluation, suite_of
 from clipdr.checks import check_environments
 from clipdr.chunks import chunk_names
 from clipdr.evaluate.kinds import modules_of
-from clipdr.evaluate.tasks import folder_name, present
+from clipdr.evaluate.tasks import folder_of, present
 from clipdr.words import has_scores, networks, slug
 from clipdr.files import sha256
 from clipdr.fingerprint import fingerprint
@@ -70,7 +70,7 @@ def evaluations(experiment):
     one = EXPERIMENTS[experiment]
     if one.measured:
         return {}
-    suite = suite_of(one.scale, tasks_of(one))
+    suite = suite_of(one.scale, MODELS, tasks_of(one))
     return {run: evaluation([run.artifact, *run.others], suite) for run in one.runs}
 
 
@@ -248,7 +248,7 @@ def tasks(wildcards):
     made = suite(wildcards)
     if "folder" not in made.settings:
         return tasks_folder(made)
-    return [f"{tasks_folder(made)}/{folder_name(task['key'])}" for task in made.settings["tasks"]]
+    return sorted({f"{tasks_folder(made)}/{folder_of(task)}" for task in made.settings["tasks"]})
 
 
 def tasks_folder(made):

@@ -3,6 +3,7 @@ rule evaluate:
     input:
         settings=made_from("suite", "settings.json"),
         model=made_from("run", "model"),
+        teachers=made_from("teachers", "model"),
         tasks=tasks,
     output:
         directory("results/eval/{eval}/scores/{chunk}"),
@@ -18,15 +19,16 @@ rule evaluate:
     params:
         tasks=lambda wildcards: tasks_folder(suite(wildcards)),
         devices=SCALE["evaluation"].get("devices", ["cpu"]),
+        teachers=lambda wildcards, input: options(input, ("teachers",)),
         code=evaluate_code,
     shell:
         "python -m clipdr.evaluate suite --model {input.model:q} --tasks {params.tasks:q} --settings {input.settings:q}"
-        " --part {wildcards.chunk} --devices {params.devices} --threads {threads} --output {output:q} 2>&1 | tee {log:q}"
+        " --part {wildcards.chunk} --devices {params.devices} {params.teachers:q} --threads {threads} --output {output:q} 2>&1 | tee {log:q}"
 
 
 # Tasks that are not cut from a pool, in the folder that the scale names: fetched as the suite's lock says, or by hand.
 TASKS = SCALE["evaluation"].get("tasks")
-GIVEN = {folder_name(task["key"]): task for task in SUITE["tasks"] if TASKS}
+GIVEN = {folder_of(task): task for task in SUITE["tasks"] if TASKS and "images_of" not in task}
 FETCHED = {folder: task for folder, task in GIVEN.items() if "source" in task}
 
 

@@ -38,6 +38,7 @@ def main() -> None:
     suite.add_argument(
         "--devices", nargs="+", default=["cpu"], help="where the model runs, several to share the images (default cpu)"
     )
+    suite.add_argument("--teachers", type=Path, nargs="+", default=[], help="model folders that tasks compare with")
     averages = cli.command(
         commands,
         "aggregate",
@@ -95,7 +96,7 @@ def _suite(args) -> None:
     from clipdr.evaluate.suite import evaluate_suite, part_of
 
     suite = part_of(args.settings, args.part)
-    evaluate_suite(args.model, args.tasks, suite, args.output, args.threads, args.devices)
+    evaluate_suite(args.model, args.tasks, suite, args.output, args.threads, args.devices, args.teachers)
 
 
 def _aggregate(args) -> None:

@@ -9,7 +9,7 @@ Shapes: N images or texts, D embedding dimensions, L tokens.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, cycle, pairwise
 from pathlib import Path
@@ -36,6 +36,7 @@ class Encoder:
         threads: that decode images; with several, the next batch is decoded while the model reads one.
         devices: on each of which a copy of the models runs, batches taking turns.
         precision: float32, or bfloat16 or float16 by autocast.
+        teachers: name -> folder of models that this one can be compared with.
     """
 
     def __init__(
@@ -45,13 +46,19 @@ class Encoder:
         threads: int = 1,
         devices: Sequence[str] = ("cpu",),
         precision: str = "float32",
+        teachers: Mapping[str, Path] | None = None,
     ) -> None:
         torch.backends.cudnn.allow_tf32 = False  # for matrix products it is the default
+        self.teachers, self.devices = teachers or {}, devices
         self.batch_size, self.threads, self.precision = batch_size, threads, precision
         self.names, self.skipped = list(map(str, model_dirs)), 0
         self.copies = [[_ready(Path(folder), device) for folder in model_dirs] for device in devices]
         self.texts_known: dict[str, np.ndarray] = {}
         self.images_known: dict[str, np.ndarray] = {}
+
+    def teacher(self, name: str) -> "Encoder":
+        """A model to compare with, which encodes as this one does."""
+        return Encoder([self.teachers[name]], self.batch_size, self.threads, self.devices, self.precision)
 
     def images(self, images: Iterable[tuple[bytes, str]], skip: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings float32 of unit length of encoded images with their names for errors.

@@ -31,9 +31,9 @@ def read_records(path: Path) -> dict[str, dict]:
         if key in records:
             raise UserError(f"{path}: {key} is recorded twice; evaluate this run again")
         main = metrics.get("main_metric")
-        if not (main is None or (_is_number(main) and 0 <= main <= 1)):
+        if not (main is None or (_is_number(main) and -1 <= main <= 1)):
             raise UserError(
-                f"{path}: {key} has main_metric {main!r}, no number between 0 and 1; evaluate this run again"
+                f"{path}: {key} has main_metric {main!r}, no number between -1 and 1; evaluate this run again"
             )
         records[key] = record
     return records

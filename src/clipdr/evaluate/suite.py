@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipdr.errors import UserError
+from clipdr.errors import UserError, listed
 from clipdr.evaluate.encoder import Encoder
 from clipdr.evaluate.intervals import drawn, interval
 from clipdr.evaluate.kinds import kind_of, modules_of
@@ -36,6 +36,7 @@ def evaluate_suite(
     output: Path,
     threads: int = 1,
     devices: Sequence[str] = ("cpu",),
+    teachers: Sequence[Path] = (),
 ) -> list[dict]:
     """Score one model, or several together (MobileCLIP, Appendix D), on all tasks of a suite.
 
@@ -47,21 +48,24 @@ def evaluate_suite(
         model_dirs: model folders.
         tasks_dir: with the `wds_*` folders.
         suite: `tasks`, entries of config/suites; `batch_size`, the images or texts of a forward pass, which changes no
-            number; and `precision`, float32 if left out.
+            number; `precision`, float32 if left out; and `teachers`, names of those that tasks compare with.
         output: folder that receives `records.jsonl`, a record per task in the suite's order, each task's outcomes, and
             `draws.npz`, the main metrics for test images drawn anew.
         threads: that decode images.
         devices: that share the images.
+        teachers: their model folders, in the order of their names.
 
     Raises:
         UserError: a broken task folder or model folder, or embeddings that are zero or not finite.
     """
     entries = suite["tasks"]
     tasks = {entry["key"]: kind_of(entry["kind"]).open_task(task_folder(tasks_dir, entry), entry) for entry in entries}
-    with resumable_dir(output, _token(model_dirs, tasks_dir, suite)) as folder:
+    of_name = _teachers(suite, teachers)
+    with resumable_dir(output, _token([*model_dirs, *teachers], tasks_dir, suite)) as folder:
         left = [entry for entry in entries if not (folder / outcomes_file(entry["key"])).is_file()]
         if left:
-            encoder = Encoder(model_dirs, suite["batch_size"], threads, devices, suite.get("precision", "float32"))
+            precision = suite.get("precision", "float32")
+            encoder = Encoder(model_dirs, suite["batch_size"], threads, devices, precision, of_name)
         for entry in left:
             start, skipped = time.monotonic(), encoder.skipped
             outcomes = kind_of(entry["kind"]).score(tasks[entry["key"]], encoder)
@@ -107,6 +111,14 @@ def record(entry: dict, outcomes: dict[str, np.ndarray], draws_R: np.ndarray) ->
         "chance": kind.chance(outcomes),
         **facts,
     }
+
+
+def _teachers(suite: dict, folders: Sequence[Path]) -> dict[str, Path]:
+    """Name -> folder of the models that tasks compare with."""
+    names = suite.get("teachers", [])
+    if len(names) != len(folders):
+        raise UserError(f"tasks compare with {listed(names)}, but --teachers names {len(folders)} folders; give those")
+    return dict(zip(names, folders, strict=True))
 
 
 def _token(model_dirs: Sequence[Path], tasks_dir: Path, suite: dict) -> str:

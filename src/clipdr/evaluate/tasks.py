@@ -38,9 +38,14 @@ def folder_name(key: str) -> str:
     return f"wds_{key.replace('/', '-')}"
 
 
+def folder_of(entry: dict) -> str:
+    """What the folder of a suite's entry is called: its own, or that of the task whose images it reads."""
+    return folder_name(entry.get("images_of", entry["key"]))
+
+
 def task_folder(tasks_dir: Path, entry: dict) -> Path:
     """The folder of a suite's entry. Raises UserError if there is none."""
-    folder = Path(tasks_dir) / folder_name(entry["key"])
+    folder = Path(tasks_dir) / folder_of(entry)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such task folder for {entry['key']}; build or download the tasks first")
     return folder
@@ -48,7 +53,7 @@ def task_folder(tasks_dir: Path, entry: dict) -> Path:
 
 def present(suite: dict, tasks_dir: Path) -> dict:
     """The suite with the tasks that have a folder."""
-    found = [entry for entry in suite["tasks"] if (Path(tasks_dir) / folder_name(entry["key"])).is_dir()]
+    found = [entry for entry in suite["tasks"] if (Path(tasks_dir) / folder_of(entry)).is_dir()]
     return {**suite, "tasks": found}
 
 

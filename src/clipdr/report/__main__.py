@@ -23,10 +23,11 @@ def _table(args) -> None:
 
 
 def _figure(args) -> None:
-    from clipdr.report import curve, figure
+    from clipdr.report import correlation, curve, figure
 
-    draw = curve.draw if "curve" in args.settings["experiment"] else figure.draw
-    draw(args.settings, args.results, args.output)
+    experiment = args.settings["experiment"]
+    stage = curve if "curve" in experiment else correlation if "correlation" in experiment else figure
+    stage.draw(args.settings, args.results, args.output)
 
 
 def _latency(args) -> None:

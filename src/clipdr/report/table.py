@@ -17,7 +17,7 @@ import pandas as pd
 
 from clipdr.evaluate.intervals import percentiles
 from clipdr.files import atomic_file
-from clipdr.report import networks
+from clipdr.report import correlation, networks
 from clipdr.report.efficiency import efficiency_lines
 from clipdr.report.scores import Scores, missing_tasks, over_seeds, read
 from clipdr.report.tasks import RULE as RULE_OF_TASKS
@@ -55,6 +55,9 @@ def build(report: Mapping, results: Path, output: Path) -> None:
         texts[".md"] += (
             f"\n## Learning efficiency\n\n{markdown_table(efficiency_lines(report, summary))}\n\n{EFFICIENCY}\n"
         )
+    if "correlation" in experiment:
+        found = markdown_table(correlation.lines(correlation.correlations(experiment, scores)))
+        texts[".md"] += f"\n## Rank correlation\n\n{found}\n\n{correlation.RULE}\n"
     for suffix, text in texts.items():
         with atomic_file(output.with_name(output.name + suffix)) as partial:
             partial.write_text(text, encoding="utf-8", newline="\n")
