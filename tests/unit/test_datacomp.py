@@ -16,6 +16,7 @@ from clipdr.data.views import read_views
 from clipdr.errors import UserError
 from clipdr.files import sha256
 from clipdr.pool.addresses import write_addresses
+from clipdr.pool.conceptual import write_metadata
 from clipdr.pool.gather import gather
 from clipdr.reinforce.join import join
 from clipdr.reinforce.stored import take_captions, take_reinforcements
@@ -187,3 +188,44 @@ def test_addresses_and_images_make_a_pool_without_reinforcements(metadata: Path,
 def test_metadata_that_do_not_fit_are_named(metadata: Path, tmp_path: Path, changes: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         write_addresses({"captions": str(metadata)} | changes, "0-of-1", tmp_path / "addresses")
+
+
+def test_conceptual_captions_become_metadata(tmp_path: Path, caplog) -> None:
+    """Columns in either order; quotes are text; what is no pair is counted, and what stands twice counts once."""
+    three, twelve, output = tmp_path / "cc3m.tsv", tmp_path / "cc12m.tsv", tmp_path / "new/pairs.parquet"
+    three.write_text('a "quoted  cat\thttp://one.org/1.jpg\n\thttp://one.org/2.jpg\nno address\tat all\n')
+    lines = ["https://two.org/3.jpg\ta dog", "http://one.org/1.jpg\tanother text", "https://two.org/4.jpg\ta\tb"]
+    twelve.write_text("\n".join([*lines, "https://two.org/5.jpg\tein süßer Vogel"]))
+    with caplog.at_level("INFO"):
+        write_metadata([three, twelve], output)
+    found = pd.read_parquet(output)
+    expected = {
+        "http://one.org/1.jpg": 'a "quoted cat',
+        "https://two.org/3.jpg": "a dog",
+        "https://two.org/5.jpg": "ein süßer Vogel",
+    }
+    assert dict(zip(found["url"], found["text"], strict=True)) == expected
+    assert list(found["uid"]) == sorted(sha256(url.encode())[:32] for url in expected)
+    assert "cc3m.tsv: 2 lines left out" in caplog.text and "cc12m.tsv: 1 lines left out" in caplog.text
+    assert "1 lines left out: the address stands twice" in caplog.text
+    three.write_text("nothing\there\n")
+    with pytest.raises(UserError, match="cc3m.tsv has no line of an address, a tab and a caption"):
+        write_metadata([three], output)
+
+
+def test_metadata_without_hashes_make_a_pool(metadata: Path, tmp_path: Path) -> None:
+    """Images are taken as they came, and the pool says what they are; of a published shard a missing hash is damage."""
+    for path in metadata.glob("*.parquet"):
+        pd.read_parquet(path).drop(columns="sha256").to_parquet(path)
+    write_addresses({"captions": str(metadata)}, "0-of-1", tmp_path / "addresses")
+    (tmp_path / "images").mkdir()
+    write_shard(tmp_path / "images/00000000.tar", [fetched(n) for n in range(12)])
+    join(tmp_path / "addresses", tmp_path / "images", None, {"bad_samples": "skip"}, tmp_path / "pool")
+    index = pd.read_parquet(tmp_path / "pool/index.parquet")
+    assert list(index["sha256"]) == [sha256(picture(n)) for n in range(12)]
+    bare = published(3)
+    bare["json"] = as_json({"uid": uid(3)})
+    (tmp_path / "bare").mkdir()
+    write_shard(tmp_path / "bare/00000000.tar", [bare])
+    with pytest.raises(UserError, match="the reinforcements are damaged"):
+        join(tmp_path / "bare", tmp_path / "images", None, SETTINGS | {"bad_samples": "fail"}, tmp_path / "other")

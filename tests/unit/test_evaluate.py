@@ -11,14 +11,16 @@ import pytest
 import torch
 from clones import copy_of_the_repository
 from PIL import Image
+from small import new_model
 
 from clipdr.data.shards import read_shard, write_shard
 from clipdr.errors import UserError
 from clipdr.evaluate import suite
 from clipdr.evaluate.encoder import Encoder
-from clipdr.evaluate.kinds import choice, winogavil
+from clipdr.evaluate.kinds import choice, similarity, winogavil
 from clipdr.evaluate.records import read_records
 from clipdr.evaluate.suite import evaluate_suite, part_of
+from clipdr.models.folder import save_weights
 from clipdr.models.load import load_model
 from clipdr.pool.layout import write_classification, write_task
 
@@ -168,6 +170,37 @@ def test_adding_a_kind_is_adding_one_file(teachers, tasks, tmp_path):
     subprocess.run(command, env=environment, check=True)
     img_ND, _ = Encoder([teachers[0]], 4).images(images(20))
     assert read_records(tmp_path / "scores/records.jsonl")["t/val"]["metrics"]["beside"] == (img_ND[:, 1] > 0).mean()
+
+
+NEAR = {
+    **{"key": "t/near", "images_of": "t/pairs", "title": "Near", "kind": "similarity", "main_metric": "image_cosine"},
+    "teacher": "one",
+}
+
+
+def test_similarity_is_the_cosine_to_a_teacher(teachers, tasks, tmp_path, tokenizer):
+    """A model is as near to itself as can be, and to another one as the two say of each image and caption."""
+    other, _ = new_model(json.loads((teachers[0] / "open_clip_config.json").read_text()), tokenizer, tmp_path / "m", 9)
+    save_weights(other, tmp_path / "m")
+    told = {"tasks": [PAIRS, NEAR], "batch_size": 4, "teachers": ["one"]}
+    _, same = evaluate_suite([teachers[0]], tasks, told, tmp_path / "same", teachers=[teachers[0]])
+    assert same["metrics"] == pytest.approx(dict.fromkeys([*similarity.METRICS, "main_metric"], 1.0), abs=1e-5)
+    _, found = evaluate_suite([tmp_path / "m"], tasks, told, tmp_path / "scores", teachers=[teachers[0]])
+    ours, theirs = Encoder([tmp_path / "m"], 4), Encoder([teachers[0]], 4)
+    image = np.mean([ours.images(images(9))[0][n] @ theirs.images(images(9))[0][n] for n in range(9)])
+    texts = [f"{what} {n}" for n in range(9) for what in ("owl", "pink rose")]
+    text = np.mean([a @ b for a, b in zip(ours.texts(texts), theirs.texts(texts), strict=True)])
+    expected = {"image_cosine": image, "text_cosine": text, "cosine": (image + text) / 2, "main_metric": image}
+    assert found["metrics"] == pytest.approx(expected, abs=1e-6) and found["num_texts"] == 18
+    assert read_records(tmp_path / "scores/records.jsonl")["t/near"] == found
+
+
+def test_teachers_that_cannot_be_compared_with(teachers, tasks, tmp_path):
+    told = {"tasks": [NEAR], "batch_size": 4, "teachers": ["one"]}
+    with pytest.raises(UserError, match="have width 24, those of teacher 'one' 16, so that they have no cosine"):
+        evaluate_suite([teachers[0]], tasks, told, tmp_path / "scores", teachers=[teachers[1]])
+    with pytest.raises(UserError, match="tasks compare with one, but --teachers names 0 folders"):
+        evaluate_suite([teachers[0]], tasks, told, tmp_path / "scores")
 
 
 def test_jobs_share_the_tasks(teachers, tasks, tmp_path):

@@ -364,7 +364,7 @@ def test_rows_of_the_zoo_are_scored_and_not_trained():
     one, two = planned({"title": "t", "rows": rows})
     zoo = planned()[2].artifact.inputs["views"].inputs["reinforced"].inputs["teachers"]
     assert [one.artifact, two.artifact, *two.others] == [zoo[0], *zoo] and (one.row, two.row) == ("one", "two")
-    suite = suite_of(SCALE, {"tasks": [{"key": "x"}]})
+    suite = suite_of(SCALE, MODELS, {"tasks": [{"key": "x"}]})
     assert evaluation([one.artifact], suite).inputs["run"] == zoo[0]
     assert evaluation([two.artifact, *two.others], suite).inputs["run"] == zoo
     assert "row 'one': zoo 'triple' is not defined" in refused(planned, {"rows": [{"name": "one", "zoo": "triple"}]})
@@ -372,12 +372,12 @@ def test_rows_of_the_zoo_are_scored_and_not_trained():
 
 def test_an_evaluation_is_of_a_run_and_of_the_tasks_not_of_the_columns():
     run, tasks = planned()[0].artifact, {"tasks": [{"key": "x"}]}
-    suite = suite_of(SCALE, tasks)
+    suite = suite_of(SCALE, MODELS, tasks)
     made = evaluation([run], suite)
     assert re.fullmatch(rf"eval/{re.escape(run.name)}/tiny-[0-9a-f]{{8}}", made.path)
     assert suite.settings == {**tasks, "batch_size": 4} and made.inputs == {"run": run, "suite": suite}
-    assert suite_of(edited(SCALE, "evaluation//columns", {}), tasks) == suite
-    assert evaluation([run], suite_of(SCALE, {"tasks": [{"key": "y"}]})) != made
+    assert suite_of(edited(SCALE, "evaluation//columns", {}), MODELS, tasks) == suite
+    assert evaluation([run], suite_of(SCALE, MODELS, {"tasks": [{"key": "y"}]})) != made
     assert evaluation([planned()[1].artifact], suite) != made
 
 

@@ -14,6 +14,7 @@ from clipdr.evaluate.kinds import (
     multilabel,
     retrieval,
     schemas,
+    similarity,
     winogavil,
 )
 from clipdr.evaluate.kinds.classification import classifier_weights, ranks
@@ -122,7 +123,11 @@ def test_retrieval_ignores_order_and_scale():
     random = np.random.default_rng(0)
     expected = retrieval_metrics(img, txt, owner)
     texts, images = random.permutation(len(txt)), random.permutation(len(img))
-    assert retrieval_metrics(img, txt[texts], owner[texts]) == pytest.approx(expected, abs=1e-12)
+    shuffled = retrieval_metrics(img, txt[texts], owner[texts])
+    first = {name for name in expected if name.startswith("first_caption")}  # which is first, order says
+    assert {name: shuffled[name] for name in expected.keys() - first} == pytest.approx(
+        {name: expected[name] for name in expected.keys() - first}, abs=1e-12
+    )
     new_row = np.argsort(images)  # image i now stands in row new_row[i]
     assert retrieval_metrics(img[images], txt, new_row[owner]) == pytest.approx(expected, abs=1e-12)
     lengths = random.choice([0.25, 2.0, 8.0], size=(len(txt), 1)).astype(np.float32)
@@ -133,6 +138,7 @@ def test_a_k_above_the_number_of_candidates_is_not_defined():
     img = np.eye(3)
     ours = retrieval_metrics(img, np.repeat(img, 2, axis=0), np.repeat(np.arange(3), 2))
     defined = {"image_retrieval_recall@1", *(f"text_retrieval_recall@{k}" for k in (1, 5)), "mean_recall@1"}
+    defined |= {f"first_caption_{side}_retrieval_recall@1" for side in ("image", "text")}
     assert {name: value for name, value in ours.items() if value is not None} == dict.fromkeys(defined, 1.0)
 
 
@@ -227,6 +233,27 @@ def test_the_prompt_of_a_cue(cue, expected):
     assert winogavil.prompt(cue) == expected
 
 
+def similarity_outcomes():
+    return {"image": np.array([0.5, -0.1]), "text": np.array([0.2, 0.4, 0.9]), "owner": np.array([0, 0, 1])}
+
+
+def test_similarity_weighs_a_caption_as_its_image():
+    found = similarity.metrics(similarity_outcomes(), np.array([1.0, 3.0]))
+    assert found["image_cosine"] == pytest.approx((0.5 - 0.3) / 4)
+    assert found["text_cosine"] == pytest.approx((0.2 + 0.4 + 3 * 0.9) / 5)
+
+
+def test_retrieval_with_first_captions_alone_is_a_test_of_as_many_texts():
+    """Captions after the first of an image are as if they were not there."""
+    img, txt, owner = _embeddings(1)
+    firsts = [list(owner).index(n) for n in range(len(img))]
+    alone = retrieval_metrics(img, txt[firsts], np.arange(len(img)))
+    found = retrieval_metrics(img, txt, owner)
+    for side in ("image", "text"):
+        assert found[f"first_caption_{side}_retrieval_recall@1"] == alone[f"{side}_retrieval_recall@1"]
+    assert found["first_caption_text_retrieval_recall@1"] != found["text_retrieval_recall@1"]
+
+
 OUTCOMES = {
     classification: classification.outcomes(*_logits(5)),
     grouped: _grouped(5)[3],
@@ -237,6 +264,7 @@ OUTCOMES = {
 
 def test_kinds_have_the_metrics_that_they_say():
     others = {
+        similarity: similarity_outcomes(),
         multilabel: multilabel.outcomes(np.eye(3), np.eye(3)),
         winogavil: {
             key: np.array([value]) for key, value in {"jaccard": 0.5, "candidates": 10, "associations": 3}.items()
@@ -266,7 +294,8 @@ def copied(kind, outcomes, rows):
     if kind is retrieval:
         texts = [(new, t) for new, row in enumerate(rows) for t in np.flatnonzero(outcomes["owner"] == row)]
         owner, old = (np.array(column) for column in zip(*texts, strict=True))
-        return {"owner": owner, "image_rank": outcomes["image_rank"][old], "text_rank": outcomes["text_rank"][rows]}
+        of_images = {key: outcomes[key][rows] for key in ("text_rank", "first_image_rank", "first_text_rank")}
+        return {"owner": owner, "image_rank": outcomes["image_rank"][old], **of_images}
     elif kind is choice:
         cases = [(new, k) for new, row in enumerate(rows) for k in np.flatnonzero(outcomes["image"] == row)]
         image, old = (np.array(column) for column in zip(*cases, strict=True))

@@ -17,7 +17,7 @@ def lines_at(name: str, rates: dict = RATES, seconds: dict | None = None) -> dic
     """Stage -> line, of Table 2."""
     planned, _ = config.load_experiments(REPO, {"scale": name, "experiments": ["mobileclip-table2"]})
     one = planned["mobileclip-table2"]
-    wanted = [evaluation([run.artifact], suite_of(one.scale, one.suite)) for run in one.runs]
+    wanted = [evaluation([run.artifact], suite_of(one.scale, config.load_models(REPO), one.suite)) for run in one.runs]
     return {line["stage"]: line for line in plan.plan(wanted, one.scale, rates, seconds or {})}
 
 

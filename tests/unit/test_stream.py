@@ -1,5 +1,6 @@
 """Shards read as a stream against arrays in memory, against counting by hand, and against damage."""
 
+import json
 import shutil
 from dataclasses import replace
 from itertools import islice
@@ -229,6 +230,16 @@ def test_a_manifest_that_is_missing_or_cut(text, says, reinforced, tmp_path):
     if text:
         (folder / "manifest.json").write_text(text)
     with pytest.raises(UserError, match=f"manifest.json {says}"):
+        materialise(folder, 32, tmp_path / "views")
+
+
+@pytest.mark.parametrize("scale", [None, 0.0, float("inf"), "100"])
+def test_a_teacher_without_a_logit_scale(scale, reinforced, tmp_path):
+    folder = shutil.copytree(reinforced, tmp_path / "shards")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["teachers"][0]["logit_scale"] = scale
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="manifest.json: teacher 'small' has logit_scale"):
         materialise(folder, 32, tmp_path / "views")
 
 

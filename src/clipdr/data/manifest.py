@@ -18,6 +18,7 @@ Synthetic captions have one of the same form, with their `settings`, and with nu
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,8 +32,19 @@ NUMBERS = ("in", "samples", "captions", "distinct", "labelled", "equal_to_label"
 
 
 def read_manifest(reinforced: Path) -> dict:
-    """The manifest of a folder of shards. Raises UserError if it is missing, cut, or lacks a key."""
-    return _read(reinforced / MANIFEST, ("samples", "shards", "augmentation", "teachers"))
+    """The manifest of a folder of shards.
+
+    Raises UserError if it is missing, cut, or lacks a key, or if a teacher has no logit scale above 0.
+    """
+    manifest = _read(reinforced / MANIFEST, ("samples", "shards", "augmentation", "teachers"))
+    for teacher in manifest["teachers"]:
+        scale = teacher.get("logit_scale")
+        if not isinstance(scale, int | float) or not 0 < scale < math.inf:
+            raise UserError(
+                f"{reinforced / MANIFEST}: teacher {teacher.get('name')!r} has logit_scale {scale!r}; say there what its "
+                "1 / temperature is, without which nobody knows how sure it was"
+            )
+    return manifest
 
 
 def merge(chunks: Sequence[Path], output: Path) -> None:

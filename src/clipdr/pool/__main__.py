@@ -13,7 +13,7 @@ def main() -> None:
     parser = cli.parser(
         "clipdr.pool", "Fetch what a scale's pool is made of, and write its images and its held-out tasks.", example
     )
-    commands = parser.add_subparsers(required=True, metavar="fetch|build|reinforcements|images|gather")
+    commands = parser.add_subparsers(required=True, metavar="fetch|build|conceptual|reinforcements|images|gather")
     fetch = cli.command(
         commands,
         "fetch",
@@ -28,6 +28,15 @@ def main() -> None:
     )
     build.add_argument("--pool", type=Path, required=True, help="folder that receives shards and index.parquet")
     build.add_argument("--tasks", type=Path, required=True, help="folder that receives the wds_<task> folders")
+    conceptual = cli.command(
+        commands,
+        "conceptual",
+        _conceptual,
+        "Write addresses and captions of CC3M and CC12M as the metadata that a pool is fetched by.",
+        "python -m clipdr.pool conceptual --sources Train_GCC-training.tsv cc12m.tsv --output data/CC3M+12M/pairs.parquet",
+    )
+    conceptual.add_argument("--sources", type=Path, nargs="+", required=True, help="the published .tsv files")
+    conceptual.add_argument("--output", type=Path, required=True, help="parquet file to write")
     reinforcements = cli.command(
         commands,
         "reinforcements",
@@ -77,6 +86,12 @@ def _build(args) -> None:
         from clipdr.pool.emoji import build
 
     build(args.sources, args.settings, args.pool, args.tasks)
+
+
+def _conceptual(args) -> None:
+    from clipdr.pool.conceptual import write_metadata
+
+    write_metadata(args.sources, args.output)
 
 
 def _reinforcements(args) -> None:

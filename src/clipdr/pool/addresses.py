@@ -1,7 +1,8 @@
 """Shards of addresses from a dataset's metadata, for pools whose captions and embeddings are all made anew.
 
-DataComp's metadata are parquet files with uid, url, text and sha256. Their lines become samples `<uid>.url.txt` and
-`<uid>.json`, which is what published reinforcements have, too; images and captions are joined with both alike.
+DataComp's metadata are parquet files with uid, url, text and sha256; those of other sets lack the last, and their images
+are taken as they come. Lines become samples `<uid>.url.txt` and `<uid>.json`, which is what published reinforcements
+have, too; images and captions are joined with both alike.
 """
 
 import json
@@ -14,7 +15,7 @@ from clipdr.errors import UserError
 from clipdr.files import reason, resumable_dir, sha256, stamps
 from clipdr.progress import unfinished
 
-COLUMNS = ["uid", "url", "sha256"]
+COLUMNS, HASH = ["uid", "url"], "sha256"
 SHARD_SIZE = 10_000
 
 
@@ -61,12 +62,13 @@ def _samples(files: list[Path], lengths: list[int], start: int, stop: int) -> It
     for path, length in zip(files, lengths, strict=True):
         if first < stop and first + length > start:
             try:
-                table = pq.read_table(path, columns=COLUMNS)
+                known = [HASH] if HASH in pq.read_schema(path).names else []
+                table = pq.read_table(path, columns=COLUMNS + known)
             except (OSError, ValueError, KeyError) as error:
                 raise UserError(
-                    f"pool.captions: {path} cannot be read ({reason(error)}); it needs the columns uid, url and sha256"
+                    f"pool.captions: {path} cannot be read ({reason(error)}); it needs the columns uid and url"
                 ) from None
             for line in table.slice(max(start - first, 0), stop - max(start, first)).to_pylist():
-                details = {"uid": line["uid"], "sha256": line["sha256"]}
+                details = {key: value for key, value in line.items() if key != "url"}
                 yield {"__key__": line["uid"], "url.txt": line["url"].encode(), "json": json.dumps(details).encode()}
         first += length

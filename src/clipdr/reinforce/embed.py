@@ -5,6 +5,7 @@ teachers together, C channels, H image side, L context length.
 """
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class Teacher:
         self.name = name
         self.model = load_model(folder, device)
         self.scale = self.model.logit_scale.exp().item()
+        if not 0 < self.scale < math.inf:
+            raise UserError(f"{folder}: teacher {name!r} has logit scale {self.scale}; take whole weights")
         self.device = device
         self.width = self.tokens(self.model.tokenizer.cut(["width"])).shape[1]
 
