@@ -1,7 +1,8 @@
 """What stands for a published model at a scale: its weights, teachers of the zoo, or a model that is trained here.
 
 A row that names a `checkpoint` becomes an ordinary one here, with `weights`, `zoo` or `settings` as the scale's
-`checkpoints` has them. Where a scale says nothing of a name, the row keeps its published values alone.
+`checkpoints` has them. Where a scale says nothing of a name, or has no student or teachers of the name that a row asks
+for, the row keeps its published values alone.
 """
 
 import csv
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from clipdr.artifacts import Artifact, artifact
 from clipdr.errors import UserError, look_up
-from clipdr.words import NETWORK_COLUMNS, slug
+from clipdr.words import NETWORK_COLUMNS, slug, words_of
 
 AROUND = 8  # columns of a file of task scores before those of the tasks
 
@@ -23,12 +24,35 @@ def with_checkpoints(experiment: Mapping, scale: Mapping) -> dict:
         for row in experiment["rows"]
     ]
     bare = {row["name"] for row in experiment["rows"] if "checkpoint" in row and row["checkpoint"] not in known}
-    claims = [
+    return {**experiment, "rows": rows, "comparisons": _claims_without(bare, experiment)}
+
+
+def with_words(experiment: Mapping, scale: Mapping) -> dict:
+    """The experiment without the settings, and the claims, of rows that ask for a student or teachers that are null."""
+    models, teachers = (
+        {word for word, meaning in scale[key].items() if meaning is None} for key in ("models", "teachers")
+    )
+    bare = {
+        row["name"]
+        for row in experiment["rows"]
+        if "settings" in row
+        for words in [words_of(experiment, row)]
+        if words.get("model") in models or words.get("objective", {}).get("teachers") in teachers
+    }
+    rows = [
+        {key: value for key, value in row.items() if key != "settings"} if row["name"] in bare else row
+        for row in experiment["rows"]
+    ]
+    return {**experiment, "rows": rows, "comparisons": _claims_without(bare, experiment)}
+
+
+def _claims_without(bare: set[str], experiment: Mapping) -> list[Mapping]:
+    """What is claimed of other rows, and of networks, which are measured anywhere."""
+    return [
         claim
         for claim in experiment.get("comparisons", [])
         if claim["column"] in NETWORK_COLUMNS or not bare & {claim["better"], claim["than"]}
     ]
-    return {**experiment, "rows": rows, "comparisons": claims}
 
 
 def with_tasks(experiment: Mapping, folder: Path) -> dict:

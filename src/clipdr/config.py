@@ -12,11 +12,11 @@ from pathlib import Path
 
 from clipdr.artifacts import Artifact
 from clipdr.chain import suites_of
-from clipdr.checkpoints import with_checkpoints, with_tasks
+from clipdr.checkpoints import with_checkpoints, with_tasks, with_words
 from clipdr.checks import check, check_checkpoints, check_once, check_packages, check_uses
 from clipdr.errors import UserError, listed, nearest
 from clipdr.evaluate.kinds import schemas as task_kinds
-from clipdr.experiments import Run, at_scale, for_paper, measured, with_words
+from clipdr.experiments import Run, at_scale, for_paper, measured
 from clipdr.model_files import load_models
 from clipdr.schema import defaults, kinds, load, load_yaml, validate, validate_by
 from clipdr.words import merge

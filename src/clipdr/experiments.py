@@ -101,28 +101,6 @@ def for_paper(scale: Mapping, paper: str) -> dict:
     return merge(common, scale.get("papers", {}).get(paper, {}))
 
 
-def with_words(experiment: Mapping, scale: Mapping) -> dict:
-    """The experiment without the settings of rows that ask for a student or teachers of which the scale has none.
-
-    Such a row keeps its published values; what is claimed of it is left out.
-    """
-    none = {key: {word for word, meaning in scale[key].items() if meaning is None} for key in ("models", "teachers")}
-    bare = set()
-    for row in experiment["rows"]:
-        if "settings" in row:
-            words = words_of(experiment, row)
-            missing = words.get("model") in none["models"], words.get("objective", {}).get("teachers") in none["teachers"]
-            bare |= {row["name"]} if any(missing) else set()
-    rows = [
-        {key: value for key, value in row.items() if key != "settings" or row["name"] not in bare}
-        for row in experiment["rows"]
-    ]
-    claims = [
-        claim for claim in experiment.get("comparisons", []) if not bare & {claim["better"], claim["than"]}
-    ]
-    return {**experiment, "rows": rows, "comparisons": claims}
-
-
 def at_scale(experiment: Mapping, scale: Mapping) -> dict:
     """The experiment without the columns that the scale defines as none, and without what is claimed of them."""
     words = scale["evaluation"]["columns"]

@@ -8,7 +8,7 @@ import pytest
 from scored import record, write_scores
 
 from clipdr import config
-from clipdr.checkpoints import with_checkpoints, with_tasks
+from clipdr.checkpoints import with_checkpoints, with_tasks, with_words
 from clipdr.errors import UserError
 from clipdr.report import table
 from clipdr.report.tasks import task_lines
@@ -51,6 +51,18 @@ def test_a_row_is_what_the_scale_says_and_else_the_papers_alone():
         {"name", "published"},
         {"name", "published"},
     ]
+
+
+def test_a_row_whose_student_or_teachers_are_none_is_the_papers_alone():
+    rows = [
+        {"name": name, "settings": {"model": model, "objective": {"teachers": teachers}}, "published": {"IN-val": 1.0}}
+        for name, model, teachers in (("A", "small", "good"), ("B", "large", "good"), ("C", "small", "best"))
+    ]
+    scale = {"models": {"small": "mini", "large": None}, "teachers": {"good": ["one"], "best": None}}
+    found = with_words({**EXPERIMENT, "rows": rows}, scale)
+    assert ["settings" in row for row in found["rows"]] == [True, False, False]
+    assert all(row["published"] for row in found["rows"])
+    assert [claim["claim"] for claim in found["comparisons"]] == ["C is smaller"]
 
 
 @pytest.fixture

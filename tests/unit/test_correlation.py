@@ -27,7 +27,9 @@ def report(folder, near, good) -> dict:
     runs = []
     for n, pair in enumerate(zip(near, good, strict=True)):
         for seed in (0, 1):
-            values = [record(key, value + 0.001 * seed, 100, 10) for key, value in zip(("t/x", "t/y"), pair, strict=True)]
+            values = [
+                record(key, value + 0.001 * seed, 100, 10) for key, value in zip(("t/x", "t/y"), pair, strict=True)
+            ]
             write_scores(folder / f"{n}-{seed}", values, np.linspace(-0.001, 0.001, 1001))
             runs.append({"row": str(n), "seed": seed, "scores": [f"{n}-{seed}"]})
     return {"experiment": EXPERIMENT, "scale": SCALE, "runs": runs}

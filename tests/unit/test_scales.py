@@ -77,3 +77,21 @@ def test_a_partition_of_the_slurm_profile_has_room_for_the_last_attempt_of_every
     scales = [load_yaml(path) for path in (REPO / "config/scales").glob("*.yaml")]
     asked += [rule.get("runtime", 0) for scale in scales for rule in scale.get("resources", {}).values()]
     assert len(asked) > 25 and max(asked) * (1 + profile["retries"]) <= room
+
+
+def test_clip_kd_at_the_papers_scale(planned):
+    """32 epochs of 12.86M pairs; baselines and online teachers draw fresh views, others read stored ones."""
+    fit, _ = planned["paper15m"]
+    made = {}
+    for name in ("clipkd-pairs", "clipkd-views"):
+        for run in fit[name].runs:
+            (data,) = [one for one in all_of([run.artifact]).values() if one.stage == "reinforced"]
+            names = [teacher["name"] if isinstance(teacher, dict) else teacher for teacher in data.settings["teachers"]]
+            made[run.row] = (data.settings["augmentation"]["views"], names, run.settings["training"]["betas"])
+            training = run.settings["training"]
+            assert training["steps"] * training["batch_size"] / 12.86e6 == pytest.approx(32, rel=1e-3)
+    assert made["ViT-T/16 alone"] == (0, [], [0.9, 0.98])
+    assert made["Swin-T from ViT-B/16"] == (10, ["vit-b16", "rn101"], [0.9, 0.999])
+    assert made["ViT-B/16 from ViT-L/14 of LAION-400M"] == (10, ["laion-vit-l14"], [0.9, 0.98])
+    assert made["fresh views, teacher online"] == (0, [], [0.9, 0.98])
+    assert len(made) == 26 and not [row for row in fit["clipkd-pairs"].experiment["rows"] if "settings" not in row]

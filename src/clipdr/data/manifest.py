@@ -41,8 +41,8 @@ def read_manifest(reinforced: Path) -> dict:
         scale = teacher.get("logit_scale")
         if not isinstance(scale, int | float) or not 0 < scale < math.inf:
             raise UserError(
-                f"{reinforced / MANIFEST}: teacher {teacher.get('name')!r} has logit_scale {scale!r}; say there what its "
-                "1 / temperature is, without which nobody knows how sure it was"
+                f"{reinforced / MANIFEST}: teacher {teacher.get('name')!r} has logit_scale {scale!r}; say there what "
+                "its 1 / temperature is, without which nobody knows how sure it was"
             )
     return manifest
 

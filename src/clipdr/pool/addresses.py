@@ -1,8 +1,8 @@
 """Shards of addresses from a dataset's metadata, for pools whose captions and embeddings are all made anew.
 
-DataComp's metadata are parquet files with uid, url, text and sha256; those of other sets lack the last, and their images
-are taken as they come. Lines become samples `<uid>.url.txt` and `<uid>.json`, which is what published reinforcements
-have, too; images and captions are joined with both alike.
+DataComp's metadata are parquet files with uid, url, text and sha256; those of other sets lack the last, and their
+images are taken as they come. Lines become samples `<uid>.url.txt` and `<uid>.json`, which is what published
+reinforcements have, too; images and captions are joined with both alike.
 """
 
 import json

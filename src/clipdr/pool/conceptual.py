@@ -1,7 +1,7 @@
 """Addresses and captions of CC3M and CC12M in the form of DataComp's metadata, for a pool of kind `datacomp`.
 
-Both are published as lines without a header, a caption and an address (CC3M) or an address and a caption (CC12M), with a
-tab between. A pair is called after its address; an address that stands twice counts once. Lines of both sets lie in one
+Both are published as lines without a header: a caption, a tab and an address (CC3M), or an address, a tab and a caption
+(CC12M). A pair is called after its address; an address that stands twice counts once. Lines of both sets lie in one
 order by that name, so that shards are mixtures.
 """
 

@@ -51,7 +51,7 @@ def score(task: Images, encoder) -> Outcomes:
 
 
 def embeddings(task: Images, encoder) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of images [N, D] and captions [M, D], unit vectors, and owner_M, the row of the image that a caption belongs to."""
+    """Unit vectors of images [N, D] and of captions [M, D], and owner_M, the row of each caption's image."""
     captions: list[list[str]] = []
     img_ND, kept = encoder.images(_captioned(task, captions), task.skip)
     captions = [own for own, keep in zip(captions, kept, strict=True) if keep]
@@ -91,7 +91,9 @@ def metrics(outcomes: Outcomes, weights_N: np.ndarray) -> dict[str, float | None
     to_image = {k: float((image_rank_M < k) @ weights_M / weights_M.sum()) for k in KS}
     to_text = {k: float((text_rank_N < k) @ weights_N / weights_N.sum()) for k in KS}
     first = {
-        f"first_caption_{side}_retrieval_recall@1": float((outcomes[f"first_{side}_rank"] < 1) @ weights_N / weights_N.sum())
+        f"first_caption_{side}_retrieval_recall@1": float(
+            (outcomes[f"first_{side}_rank"] < 1) @ weights_N / weights_N.sum()
+        )
         for side in ("image", "text")
     }
     return {
