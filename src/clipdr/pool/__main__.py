@@ -33,7 +33,7 @@ def main() -> None:
         "conceptual",
         _conceptual,
         "Write addresses and captions of CC3M and CC12M as the metadata that a pool is fetched by.",
-        "python -m clipdr.pool conceptual --sources Train_GCC-training.tsv cc12m.tsv --output data/CC3M+12M/all.parquet",
+        "python -m clipdr.pool conceptual --sources cc3m.tsv cc12m.tsv --output data/CC3M+12M/pairs.parquet",
     )
     conceptual.add_argument("--sources", type=Path, nargs="+", required=True, help="the published .tsv files")
     conceptual.add_argument("--output", type=Path, required=True, help="parquet file to write")
