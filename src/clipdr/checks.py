@@ -175,6 +175,10 @@ def _uses_of_scale(scale: Mapping, models: Mapping, suite: Mapping) -> Iterator[
             yield f"zoo.{name}.model", member["model"], models, "config/models"
     for word, teachers in scale["teachers"].items():
         yield from ((f"teachers.{word}", teacher, zoo["teachers"], "zoo.teachers") for teacher in teachers or [])
+    for word, corpus in scale.get("texts", {}).items():
+        yield from ((f"texts.{word}.from", name, scale.get("sentences", {}), "sentences") for name in corpus["from"])
+        if "like" in corpus:
+            yield f"texts.{word}.like", corpus["like"], scale["texts"], "texts"
     tasks = {task["key"]: task for task in suite["tasks"]}
     where = " and ".join(f"config/suites/{name}.yaml" for name in suites_of(scale))
     for key, task in tasks.items():

@@ -13,7 +13,7 @@ have no word left to look up. Decided here:
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from clipdr import chain
+from clipdr import chain, corpora
 from clipdr.artifacts import Artifact, artifact
 from clipdr.checkpoints import weights_of
 from clipdr.errors import UserError, listed, look_up, nearest
@@ -149,7 +149,8 @@ def costs(name: str, experiment: Mapping, runs: list[Run]) -> Artifact:
 
 
 def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping, objectives: Mapping) -> Artifact:
-    for path in ("model", "objective.name", "data.dataset", "data.augmentation", "data.captions"):
+    kinds = "data.texts" if "texts" in words.get("data", {}) else "data.captions"
+    for path in ("model", "objective.name", "data.dataset", "data.augmentation", kinds):
         _check_present(words, path)
     model = look_up("model", words["model"], scale["models"], "models")
     config = look_up("model", model, models, "config/models")
@@ -159,7 +160,7 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
     first = _first(data, scale)
     settings = {
         "model": {"name": model, "config": config},
-        "data": {"dataset": dataset["name"], "augmentation": data["augmentation"], "captions": _captions(data)}
+        "data": {"dataset": dataset["name"], "augmentation": data["augmentation"], **_texts(data)}
         | first
         | _student(data, scale),
         "objective": _objective(words["objective"], scale, objectives),
@@ -174,6 +175,16 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
                 "the same model"
             )
         settings["init"], inputs["init"] = {"run": init.name}, init
+    if tower := _text_tower(settings["objective"], objectives):
+        inputs["text_tower"] = chain.member(tower, scale, models)
+    if "texts" in data:
+        if not tower:
+            raise UserError(
+                "data.texts: the objective reads captions that belong to the images; take it out, or name an objective "
+                "that needs no pairs"
+            )
+        teachers = settings["objective"]["teachers"]
+        inputs["corpus"] = corpora.corpus(scale, models, data["texts"], dataset, teachers)
     online, models_asked = _online(data, settings["objective"], scale, models)
     if online:
         settings["online"], inputs = online, inputs | models_asked
@@ -248,7 +259,12 @@ def _slug(settings: Mapping, objectives: Mapping[str, dict]) -> str:
             slug(settings["model"]["name"]),
             "-".join([data["dataset"], data["augmentation"], *([f"{data['views']}views"] if "views" in data else [])]),
             *(["student"] if "student" in data else []),
-            "-".join(["+".join(data["captions"]), *([str(data["synthetic"])] if "synthetic" in data else [])]),
+            "-".join(
+                [
+                    data.get("texts") or "+".join(data["captions"]),
+                    *([str(data["synthetic"])] if "synthetic" in data else []),
+                ]
+            ),
             "-".join(objective),
             *(["init"] if "init" in settings else []),
             *([f"online-{'+'.join(sorted(settings['online']))}"] if "online" in settings else []),
@@ -322,6 +338,21 @@ def _augmentation(settings: Mapping, scale: Mapping, stored: str, stored_views: 
             f"data.augmentation: {name!r} is drawn afresh; set training.source to stream, or fresh to false"
         )
     return f"{name}-fresh", {**entry, "views": 0}
+
+
+def _text_tower(objective: Mapping, objectives: Mapping[str, dict]) -> str | None:
+    """The teacher whose text tower the student has, where the objective's schema says that it has one."""
+    schema = objectives[objective["name"]]["properties"]
+    return next((objective[key][0] for key, entry in schema.items() if entry.get("text_tower")), None)
+
+
+def _texts(data: Mapping) -> dict:
+    """Kinds of captions, or a corpus and no captions."""
+    if "texts" not in data:
+        return {"captions": _captions(data)}
+    if "captions" in data:
+        raise UserError("data.texts stands in the place of data.captions; take one of them out")
+    return {"captions": [], "texts": data["texts"]}
 
 
 def _captions(data: Mapping) -> list[str]:

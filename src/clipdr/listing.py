@@ -18,6 +18,7 @@ from clipdr.provenance import JOBS
 # Stage -> what its last job makes in the artifact's folder.
 MADE = {
     **{"pool": "shards", "tokenizer": "tokenizer", "zoo": "model", "subset": "chunks", "captions": "chunks/{}"},
+    **{"sentences": "sentences", "embedded": "table", "corpora": "corpus"},
     **{"reinforced": "chunks/{}", "views": "arrays", "rows": "chunks/{}", "runs": "model", "eval": "scores/{}"},
     **{"costs": "costs.json", "storage": "storage.json"},
 }

@@ -24,6 +24,7 @@ JOBS = {
     **{"pool": "pool", "tokenizer": "tokenizer", "zoo": "zoo", "subset": "subset", "captions": "caption"},
     **{"reinforced": "reinforce", "views": "views", "rows": "rows", "runs": "train", "eval": "evaluate"},
     **{"costs": "costs", "storage": "storage"},
+    **{"sentences": "sentences", "embedded": "embed", "corpora": "corpus"},
 }
 
 

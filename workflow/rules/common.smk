@@ -190,6 +190,9 @@ wildcard_constraints:
     eval=f"([^/]+/)?{NAME}",
     costs=NAME,
     storage=NAME,
+    sentences=NAME,
+    embedded=NAME,
+    corpora=NAME,
     told=".+",
     paper="|".join(sorted({one.paper for one in EXPERIMENTS.values()})),
     experiment="|".join(sorted({one.name for one in EXPERIMENTS.values()})),
@@ -267,6 +270,26 @@ def sources(wildcards):
             return pool["source"]
 
 
+def sentences_source(wildcards):
+    """What sentences are taken from: a package's content, the pool, its tasks, or the user's file."""
+    made = ARTIFACTS[f"sentences/{wildcards.sentences}"]
+    match made.settings["kind"]:
+        case "wordnet":
+            return f"results/sources/{Path(made.settings['packages']).name}"
+        case "captions":
+            return f"results/{made.inputs['pool'].path}/shards"
+        case "prompts":
+            return f"results/{made.inputs['pool'].path}/tasks"
+        case "file":
+            return made.settings["file"]
+
+
+def sentences_path(wildcards, input):
+    """The same, or the pool's index."""
+    of_pool = ARTIFACTS[f"sentences/{wildcards.sentences}"].settings["kind"] == "captions"
+    return f"{input.source}/index.parquet" if of_pool else input.source
+
+
 def pool_code(wildcards):
     """A pool depends on the code of its own kind alone."""
     kind = ARTIFACTS[f"pool/{wildcards.pool}"].settings["kind"]
@@ -313,7 +336,7 @@ def costs_code(wildcards):
 
 def options(input, kinds):
     """Options of a command: what the job has as `input` of each kind, called like it."""
-    return [word for kind in kinds if input[kind] for word in (f"--{kind}", *input[kind])]
+    return [word for kind in kinds if input[kind] for word in (f"--{kind.replace('_', '-')}", *input[kind])]
 
 
 def costs_data(wildcards):

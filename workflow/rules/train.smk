@@ -8,6 +8,8 @@ rule train:
         init=made_from("init", "model"),
         teachers=made_from("teachers", "model"),
         captioner=made_from("captioner", "model"),
+        text_tower=made_from("text_tower", "model"),
+        corpus=made_from("corpus", "corpus"),
         tasks=watched_tasks,
     output:
         directory("results/runs/{runs}/model"),
@@ -24,7 +26,9 @@ rule train:
         start=start,
     params:
         data=lambda wildcards, input: folders([*input.views, *input.rows]),
-        models=lambda wildcards, input: options(input, ("tokenizer", "init", "teachers", "captioner", "tasks")),
+        models=lambda wildcards, input: options(
+            input, ("tokenizer", "init", "teachers", "captioner", "text_tower", "corpus", "tasks")
+        ),
         code=train_code,
     shell:
         "{resources.start} clipdr.train --settings {input.settings:q} --data {params.data:q} {params.models:q}"

@@ -98,6 +98,12 @@ def replay(image: Image.Image, entry: list, size: int) -> Image.Image:
     return _apply_all(view, ops)
 
 
+def whole(image: Image.Image) -> list:
+    """The entry of an image as it is: its largest square, from the middle."""
+    side = min(image.size)
+    return [[(image.height - side) // 2, (image.width - side) // 2, side, side], []]
+
+
 def view_array(image: Image.Image, entries: list, size: int) -> np.ndarray:
     """The views of an image: uint8 [A, 3, size, size], one per entry."""
     views = [_array(replay(image, entry, size)) for entry in entries]

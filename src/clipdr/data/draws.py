@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Streams of randomness: a generator per epoch, one per step, and one per place of a step.
-EPOCH, STEP, STUDENT = 0, 1, 4
+# Streams of randomness: a generator per epoch, one per step, one per place of a step, and one per epoch of a corpus.
+EPOCH, STEP, STUDENT, CORPUS = 0, 1, 4, 5
 VIEW, SYN, ANY = 0, 1, 2  # columns of the draws
 REAL = 0  # column of the real caption; synthetic captions follow
 

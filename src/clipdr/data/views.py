@@ -213,19 +213,22 @@ class ViewBatches:
         return Batch([views.uids[row] for row in rows], images, texts, teachers)
 
 
-def epoch_batch(size: int, batch_size: int, seed: int, step: int) -> np.ndarray:
-    """Sample indices of step `step` (from 0), int64 [batch_size]: epochs are permutations drawn from (seed, epoch)."""
+def epoch_batch(size: int, batch_size: int, seed: int, step: int, stream: int = EPOCH) -> np.ndarray:
+    """Sample indices of step `step` (from 0), int64 [batch_size]: epochs are permutations drawn from (seed, epoch).
+
+    `stream` is that of the permutations: images and texts that do not belong to them are in orders of their own.
+    """
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
     epochs = positions // size
     rows = np.empty(batch_size, dtype=np.int64)
     for epoch in np.unique(epochs).tolist():
-        rows[epochs == epoch] = _epoch_order(size, seed, epoch)[positions[epochs == epoch] % size]
+        rows[epochs == epoch] = _epoch_order(size, seed, epoch, stream)[positions[epochs == epoch] % size]
     return rows
 
 
-@lru_cache(maxsize=2)  # the epoch of the last step and the next one: a permutation of 12.8 M samples takes 0.8 s
-def _epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, EPOCH, epoch]).permutation(size)
+@lru_cache(maxsize=4)  # of two streams, the epoch of the last step and the next one: 12.8 M samples take 0.8 s
+def _epoch_order(size: int, seed: int, epoch: int, stream: int) -> np.ndarray:
+    return np.random.default_rng([seed, stream, epoch]).permutation(size)
 
 
 class TokenTable:

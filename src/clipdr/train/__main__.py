@@ -21,6 +21,8 @@ def main() -> None:
     parser.add_argument("--teachers", type=Path, nargs="+", default=[], help="model folders of teachers asked online")
     parser.add_argument("--captioner", type=Path, help="model folder of the captioner asked online")
     parser.add_argument("--tasks", type=Path, help="folder of the tasks that the run is scored on on the way")
+    parser.add_argument("--text-tower", type=Path, help="model folder of the teacher whose text tower the student has")
+    parser.add_argument("--corpus", type=Path, help="texts that do not belong to the images, of clipdr.corpus")
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
     parser.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's files (default: none)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1: the bytes depend on it)")
@@ -38,6 +40,8 @@ def main() -> None:
         args.teachers,
         args.captioner,
         args.tasks,
+        args.text_tower,
+        args.corpus,
     )
 
 

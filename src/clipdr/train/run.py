@@ -26,8 +26,9 @@ from clipdr.models.folder import (
     weights_file,
     write_folder,
 )
+from clipdr.models.load import load_model
 from clipdr.progress import log
-from clipdr.train import ONLINE, WATCHED, checkpoint, named_modules
+from clipdr.train import ONLINE, UNPAIRED, WATCHED, checkpoint, named_modules
 from clipdr.train.loop import fit
 from clipdr.train.parallel import World, join, leave, wait
 from clipdr.train.student import Student
@@ -43,6 +44,8 @@ class MadeFrom:
     teachers: Sequence[Path] = ()
     captioner: Path | None = None
     tasks: Path | None = None
+    text_tower: Path | None = None
+    corpus: Path | None = None
 
 
 def train(
@@ -55,6 +58,8 @@ def train(
     teachers: Sequence[Path] = (),
     captioner: Path | None = None,
     tasks: Path | None = None,
+    text_tower: Path | None = None,
+    corpus: Path | None = None,
 ) -> None:
     """Train and write `output`, a model folder with a `log.jsonl` and, if asked for, a ladder of weights.
 
@@ -66,12 +71,14 @@ def train(
         tensorboard: folder for TensorBoard's files.
         teachers, captioner: model folders of those that are asked at every step, as the settings' `online` names them.
         tasks: folder of the tasks that the run is scored on on the way, if the settings have `watched`.
+        text_tower: model folder of the teacher whose text tower the student has, if the objective asks for one.
+        corpus: texts that do not belong to the images, what `clipdr.corpus` writes, if the settings' data have `texts`.
 
     Raises:
         UserError: the data lack a teacher or the synthetic captions that the settings name, or are fewer than a batch;
             `init` is of another model; the loss is not finite.
     """
-    made = MadeFrom(data, tokenizer, init, teachers, captioner, tasks)
+    made = MadeFrom(data, tokenizer, init, teachers, captioner, tasks, text_tower, corpus)
     world = join(settings["training"]["device"], settings["training"]["processes"])
     try:
         token = _token(settings, made)
@@ -121,7 +128,14 @@ def prepare(settings: dict, made: MadeFrom, folder: Path, world: World) -> tuple
         source = importlib.import_module(ONLINE).Online(
             source, tokenize, online, made.teachers, made.captioner, settings["seed"], world
         )
-    student = Student(model, recipe(settings), module.masked_of(settings["objective"]))
+    if "texts" in settings["data"]:
+        unpaired = importlib.import_module(UNPAIRED).UnpairedTexts
+        names, size = module.teachers_of(settings["objective"]), settings["training"]["batch_size"]
+        source = unpaired(source, made.corpus, names, size, settings["seed"], world)
+    image_only = module.text_tower_of(settings["objective"]) is not None
+    if image_only:
+        _take_text_tower(model, made.text_tower, folder)
+    student = Student(model, recipe(settings), module.masked_of(settings["objective"]), image_only)
     width = settings["model"]["config"]["model_cfg"]["embed_dim"]
     torch.manual_seed(settings["seed"])  # of the objective's own layers
     return student, module.Objective(settings["objective"], width, source.widths), source
@@ -164,12 +178,29 @@ def _start_from(model: torch.nn.Module, init: Path, folder: Path) -> None:
     model.load_state_dict(torch.load(init / WEIGHTS, weights_only=True))
 
 
+def _take_text_tower(model: torch.nn.Module, teacher: Path | None, folder: Path) -> None:
+    """Give the student a teacher's text tower and scale."""
+    if teacher is None:
+        raise UserError("the objective keeps a teacher's text tower, but --text-tower names no folder; give that one's")
+    ours, theirs = read_config(folder)["model_cfg"], read_config(teacher)["model_cfg"]
+    for key in ("text_cfg", "embed_dim"):
+        if ours[key] != theirs[key]:
+            raise UserError(
+                f"model: {key} is {ours[key]}, that of {teacher} is {theirs[key]}; the student needs the text tower and "
+                "the width of its first teacher"
+            )
+    found = load_model(teacher)
+    model.text.load_state_dict(found.text.state_dict())
+    model.logit_scale.data.copy_(found.logit_scale.data)
+
+
 def _token(settings: dict, made: MadeFrom) -> str:
     """Stands for all that decides the weights: a killed run goes on only while none of it changed."""
     code = [own(name) for name in (__name__, *named_modules(settings))]
     meta = made.data / (META if settings["training"]["source"] == "memory" else MANIFEST)
-    models = [folder for folder in (made.init, *made.teachers, made.captioner) if folder]
+    models = [folder for folder in (made.init, *made.teachers, made.captioner, made.text_tower) if folder]
     files = [meta, *([made.tokenizer / "tokenizer.json"] if made.tokenizer else []), *map(weights_file, models)]
+    files += [made.corpus / MANIFEST] if made.corpus else []
     if not meta.is_file():
         raise UserError(
             f"{meta} is missing; `training.source` is {settings['training']['source']!r}: give such a folder"

@@ -20,14 +20,17 @@ class Student(nn.Module):
 
     `settings` has device, precision, channels_last, checkpointing, compile and tf32, see
     workflow/schemas/training.schema.yaml. If `masked` is not 0, each image is embedded a second time without that share
-    of its patches.
+    of its patches. If `image_only`, the text tower and the scale do not train, and texts are not embedded.
 
     Raises UserError if patches are to be left out of a tower that is no ViT.
     """
 
-    def __init__(self, model: nn.Module, settings: dict, masked: float = 0.0) -> None:
+    def __init__(self, model: nn.Module, settings: dict, masked: float = 0.0, image_only: bool = False) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.image_only = model, image_only
+        if image_only:
+            model.text.requires_grad_(False)
+            model.logit_scale.requires_grad_(False)
         self.patches = _patches(model.visual, masked) if masked else None
         _, mean, std = preprocessing(model)
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
@@ -57,11 +60,13 @@ class Student(nn.Module):
     def embed(
         self, images: dict[str, Tensor], texts: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """Embeddings of images and texts, and the model's own parts of the loss: here none."""
+        """Embeddings of images and, if they train, of texts, and the model's own parts of the loss: here none."""
         found = {name: self.model.encode_image(img, normalize=True) for name, img in images.items()}
         if self.patches:
             with _left_out(*self.patches):
                 found["masked"] = self.model.encode_image(images["image"], normalize=True)
+        if self.image_only:
+            return found, {}, {}
         txt_MD = self.model.encode_text(torch.cat(list(texts.values())), normalize=True)
         sizes = [len(tokens) for tokens in texts.values()]
         return found, dict(zip(texts, txt_MD.split(sizes), strict=True)), {}
