@@ -14,8 +14,8 @@ OF_POOL = ("captions", "prompts")  # kinds of sentences that come with the pool
 def corpus(scale: Mapping, models: Mapping, word: str, dataset: Mapping, teachers: list[str]) -> Artifact:
     """The texts that stand for a word, chosen for the images of a dataset, with embeddings of each teacher.
 
-    `dataset` is an entry of the scale's `datasets`, `teachers` are names of the zoo. Raises UserError for a word that the
-    scale does not define, and a corpus that is like itself.
+    `dataset` is an entry of the scale's `datasets`, `teachers` are names of the zoo. Raises UserError for a word that
+    the scale does not define, and for a size that is missing, or not read.
     """
     entry = dict(look_up("data.texts", word, scale.get("texts", {}), "texts"))
     names, like = entry.pop("from"), entry.pop("like", None)

@@ -111,7 +111,7 @@ def test_what_cannot_be_matched(tmp_path):
 
 
 def as_printed(images: np.ndarray, texts: np.ndarray, most_rounds: int = 50) -> tuple[list[int], list[int]]:
-    """The poster's Algorithm 1 to the letter, but for line 7, which it prints after its loop: texts, and images left."""
+    """The poster's Algorithm 1 to the letter, but for line 7, which it prints after its loop: texts; images left."""
     scores = images @ texts.T
     everyone = set(range(len(images)))
     left, free, chosen, before, counts = set(everyone), set(range(len(texts))), [], math.inf, []
@@ -129,7 +129,7 @@ def as_printed(images: np.ndarray, texts: np.ndarray, most_rounds: int = 50) -> 
 
 
 def test_what_the_poster_prints_does_not_work(tmp_path):
-    """Of many images it stops after a round, since one alone is ever missing; of few, images that have a text come back."""
+    """Of many images it stops after a round, since one alone is ever missing; of few, images with a text come back."""
     img, txt = unit(9, 300, 3), unit(10, 600, 3)  # many images want the same text
     chosen, counts = as_printed(img, txt)
     found, rounds = find(img, txt, "first", Blocks(64, 512), tmp_path)

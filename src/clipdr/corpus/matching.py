@@ -4,14 +4,14 @@ In rounds, each image that has none yet looks for the most similar text that nob
 same one, the first gets it, or the most similar. It ends when a round gives texts to less than 5 % of the images that
 were left, or when images or texts are used up.
 
-What the poster prints differs, and does not work (tests/unit/test_matching.py runs it): its line 11 takes the image out of
-all images and not out of those that are left, so that everyone but the last comes back, and gets more texts; the share of
-images that are left is then never below one, and it stops after the first rounds whatever they did. Line 7 stands after
-the loop that it belongs to, and nothing stops a search without texts.
+What the poster prints differs, and does not work (tests/unit/test_matching.py runs it). Its line 11 takes an image out
+of all images and not out of those that are left: everyone but the last one comes back, and gets more texts, and since
+one image alone is ever missing, it stops after a round or two whatever they did. Line 7 stands after the loop that it
+belongs to, and nothing stops a search without texts.
 
-Exact: no index is approximate. Similarities are products of blocks, of which only each image's best text in each block of
-texts is kept. When that one is gone the block is looked through again, for the images that had it: a table of the best
-costs images × blocks × 8 bytes, and later rounds cost little more than the images that lost.
+Exact: no index is approximate. Similarities are products of blocks, of which only each image's best text in each block
+of texts is kept. When that one is gone the block is looked through again, for the images that had it: a table of the
+best costs images × blocks × 8 bytes, and later rounds cost little more than the images that lost.
 
 Shapes: N images, M texts, D width, K blocks of texts, L images that have no text yet. A tie goes to the lower index.
 """
@@ -49,8 +49,8 @@ class Blocks:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if product > memory // 2:
             raise UserError(
-                f"texts: a block of {rows} images by {columns} texts takes {product / 1e9:.1f} GB, and this machine has "
-                f"{memory / 1e9:.1f}; lower block_images or block_texts"
+                f"texts: a block of {rows} images by {columns} texts takes {product / 1e9:.1f} GB, and this machine "
+                f"has {memory / 1e9:.1f}; lower block_images or block_texts"
             )
 
 
@@ -164,8 +164,8 @@ def check_unit(vectors: np.ndarray, what: str, size: int) -> None:
         wrong = ~(np.abs(np.linalg.norm(vectors[part].astype(np.float32), axis=1) - 1) < 0.01)  # NaN is wrong, too
         if wrong.any():
             raise UserError(
-                f"the embedding of {what} {part.start + int(wrong.argmax())} is not finite, or not of unit length; embed "
-                "them again"
+                f"the embedding of {what} {part.start + int(wrong.argmax())} is not finite, or not of unit length; "
+                "embed them again"
             )
 
 

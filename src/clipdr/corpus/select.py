@@ -101,7 +101,7 @@ def choose(
 
 
 def nearest(img_ND: np.ndarray, txt_MD: np.ndarray, number: int, block: int) -> np.ndarray:
-    """The texts whose cosine to the image that is nearest to them is largest, the best first; ties to the lower index."""
+    """The texts whose cosine to the image nearest to them is largest, the best first; a tie goes to the lower index."""
     best_M = np.empty(len(txt_MD), np.float32)
     for part in parts(len(txt_MD), block):
         best_M[part] = (as_float(txt_MD[part]) @ as_float(img_ND).T).max(dim=1).values.numpy()
@@ -120,7 +120,7 @@ def _check_enough(number: int, of: int) -> None:
 
 
 def _of_teachers(names: Sequence[str], texts: Sequence[Path], number: int) -> tuple[dict[str, np.ndarray], dict]:
-    """Teacher -> embeddings of all sentences, and teacher -> hash of its weights. Several sources are joined in memory."""
+    """Teacher -> embeddings of all sentences, and teacher -> hash of its weights; sources are joined in memory."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}
     models: dict[str, str] = {}
     for folder in texts:
@@ -133,10 +133,8 @@ def _of_teachers(names: Sequence[str], texts: Sequence[Path], number: int) -> tu
         found[name].append(vectors)
     joined = {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in found.items() if parts}
     for name in names:
-        if len(joined.get(name, ())) != number:
-            raise UserError(
-                f"teacher {name!r} has embeddings of {len(joined.get(name, ()))} of {number} sentences; embed all of them"
-            )
+        if (found_of := len(joined.get(name, ()))) != number:
+            raise UserError(f"teacher {name!r} has embeddings of {found_of} of {number} sentences; embed all of them")
     return joined, models
 
 
@@ -144,8 +142,8 @@ def _images(folder: Path, name: str, models: dict[str, str]) -> np.ndarray:
     vectors, manifest = read_embeddings(folder)
     if (manifest["teacher"], manifest["model"]) != (name, models[name]):
         raise UserError(
-            f"{folder}: images were embedded by {manifest['teacher']!r} of {manifest['model'][:12]}, texts by {name!r} of "
-            f"{models[name][:12]}; embed both by one teacher, or their cosines mean nothing"
+            f"{folder}: images were embedded by {manifest['teacher']!r} of {manifest['model'][:12]}, texts by {name!r} "
+            f"of {models[name][:12]}; embed both by one teacher, or their cosines mean nothing"
         )
     return vectors
 

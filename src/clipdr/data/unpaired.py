@@ -23,7 +23,7 @@ KIND = "unpaired"  # of such texts
 
 
 class UnpairedTexts:
-    """Batches of `source`, in which teachers have texts of a corpus. Its epochs are permutations, as those of images are.
+    """Batches of `source`, in which teachers have texts of a corpus. Its epochs are permutations, as the images' are.
 
     Args:
         source: has `batches(start)` and `widths`, as `clipdr.data.views.ViewBatches`; its batches have no texts.
@@ -48,8 +48,8 @@ class UnpairedTexts:
         self.number = len(next(iter(self.texts.values())))
         if self.number < batch_size:
             raise UserError(
-                f"{corpus} has {self.number} texts, fewer than a batch of {batch_size}; lower `training.batch_size`, or "
-                "choose more texts"
+                f"{corpus} has {self.number} texts, fewer than a batch of {batch_size}; lower `training.batch_size`, "
+                "or choose more texts"
             )
 
     def __len__(self) -> int:

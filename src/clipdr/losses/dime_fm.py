@@ -8,14 +8,15 @@ The image tower alone is trained; the text tower is the teacher's, frozen, and s
 | pvl | to score the teacher's images, which stand for texts, as those do (pseudo-VL) | 3 | 0.3 |
 | udist | to lie among each other as the teacher's do (unimodal distances) | 7 | 0 |
 
-Each is KL from the teacher's softmax to the student's, in both directions, of cosines times `scale` / temperature; a
-direction of pvl and udist is the other's transpose in the published code, and counts twice. Temperatures and weights are
-the published code's; a third party's implementation has weights of 0.68, 0.22 and 0.10.
+Each is KL from the teacher's softmax to the student's, in both directions, of cosines times `scale` / temperature; as
+in the published code the one direction of pvl and udist counts twice. Temperatures and weights are that code's; a third
+party's implementation has weights of 0.68, 0.22 and 0.10.
 
 Of several teachers the text tower is the first one's. The student's images are held against the others through a linear
 layer each, which is trained with them and is no part of the model. Of several teachers the mean is taken.
 
-Shape suffixes: G images, and as many texts, of all processes, B those of this one, D student width, E width of a teacher.
+Shape suffixes: G images, and as many texts, of all processes, B those of this one, D student width, E width of one
+teacher.
 """
 
 import torch
