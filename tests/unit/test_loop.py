@@ -33,6 +33,8 @@ REINFORCED = {"lambda": 0.6, "teachers": ["a"], "fidelity": "paper"}
 CLIP_KD = {"teachers": ["a"], "clip": 1.0, "crd": 1.0, "fd": 2.0, "mfd": 0.0, "gd": 0.1, "icl": 0.5, "afd": 0.25}
 CLIP_KD |= {"projection": True, "fidelity": "paper"}
 
+FEATURES = CLIP_KD | dict.fromkeys(("clip", "crd", "gd", "icl", "afd"), 0.0)
+
 
 def batch_of(size: int = 8, seed: int = 0) -> Batch:
     """Random images, tokens and a teacher's embeddings."""
@@ -63,7 +65,8 @@ def gradients(student, objective, batch, piece_size=0, world=ALONE) -> tuple[dic
     parts, _ = backward(student, objective, batch, piece_size, 5, world)
     inner = getattr(student, "module", student)
     return {name: float(part) for name, part in parts.items()}, {
-        name: parameter.grad.clone() for name, parameter in inner.named_parameters()
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+        for name, parameter in inner.named_parameters()
     }
 
 
@@ -152,7 +155,9 @@ def test_a_student_normalises_images_and_embeddings(model_config, tokenizer, tmp
 
 @pytest.mark.parametrize("piece_size", [1, 3, 4])
 @pytest.mark.parametrize(
-    ("module", "settings"), [(clip, {}), (reinforced, REINFORCED), (clip_kd, CLIP_KD)], ids=["clip", "reinforced", "kd"]
+    ("module", "settings"),
+    [(clip, {}), (reinforced, REINFORCED), (clip_kd, CLIP_KD), (clip_kd, FEATURES)],
+    ids=["clip", "reinforced", "kd", "a loss that does not read the scale"],
 )
 def test_a_batch_in_pieces_has_the_gradient_of_the_whole(
     module, settings, piece_size, model_config, tokenizer, tmp_path

@@ -170,7 +170,7 @@ def check_unit(vectors: np.ndarray, what: str, size: int) -> None:
 
 
 def as_float(vectors: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(vectors)).float()
+    return torch.from_numpy(np.array(vectors, np.float32))
 
 
 def parts(number: int, size: int) -> Iterator[slice]:

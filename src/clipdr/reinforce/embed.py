@@ -47,7 +47,12 @@ class Teacher:
         """Embeddings [N, E] of images, uint8; they are resized if the teacher's input is larger or smaller."""
         if not len(img_NCHH):  # an augmentation that is drawn afresh at every step stores no views
             return torch.zeros(0, self.width, device=self.device)
-        return self.model.encode_image(to_input(img_NCHH.to(self.device), self.model), normalize=True)
+        return self.inputs(to_input(img_NCHH.to(self.device), self.model))
+
+    @torch.no_grad()
+    def inputs(self, img_NCHH: torch.Tensor) -> torch.Tensor:
+        """Embeddings [N, E] of images as the model takes them, float32."""
+        return self.model.encode_image(img_NCHH.to(self.device), normalize=True)
 
     @torch.no_grad()
     def tokens(self, tokens_NL: torch.Tensor) -> torch.Tensor:

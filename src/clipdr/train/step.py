@@ -54,7 +54,7 @@ def backward(
             pairs = [(again[0][name], emb.grad[piece]) for name, emb in images.items()]
             pairs += [(again[1][name], emb.grad[piece]) for name, emb in texts.items()]
             pairs += [(part, torch.full_like(part, share)) for part in again[3].values()]
-            pairs += [(again[2], scale.grad)] if last else []
+            pairs += [(again[2], scale.grad)] if last and scale.grad is not None else []  # not every loss reads it
             torch.autograd.backward(*zip(*pairs, strict=True))
         for name, part in again[3].items():
             parts[name] = parts.get(name, 0) + share * part.detach()
