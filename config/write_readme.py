@@ -153,6 +153,8 @@ def _value(entry: dict, definitions: dict) -> str:
     if "enum" in entry:
         *words, last = [f"`{_plain(word)}`" for word in entry["enum"]]
         return f"{', '.join(words)} or {last}"
+    if entry["type"] == ["array", "null"]:
+        return f"{_value({**entry, 'type': 'array'}, definitions)}; or `null`"
     if entry["type"] == "array":
         number = f" of {entry['minItems']}" if "maxItems" in entry else ""
         return f"list{number}" + ("" if "properties" in entry["items"] else f": {_value(entry['items'], definitions)}")

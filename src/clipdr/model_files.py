@@ -35,6 +35,7 @@ def _model(data: Mapping, name: str, model: Mapping, source: str) -> dict:
         "text_cfg": {**data.get("text_cfg", {}), **data["text"][model["text"]]},
         **({"multimodal_cfg": dict(model["multimodal_cfg"])} if "multimodal_cfg" in model else {}),
         "custom_text": True,
+        **({"quick_gelu": True} if model.get("quick_gelu") else {}),
     }
     preprocess_cfg = {**data["preprocess_cfg"], **model.get("preprocess_cfg", {})}
     return {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}

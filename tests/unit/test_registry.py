@@ -474,3 +474,12 @@ def test_what_cannot_be_imported(name, message, tmp_path):
     with pytest.raises(UserError, match=re.escape(message)):
         import_weights(name, tmp_path / "weights.pt", tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("name", ["DIME-FM:ViT-B/32", "DIME-FM:Swin-T"])
+def test_dime_fms_students_have_the_text_tower_of_openais_vit_l_14(name):
+    """Its weights are taken over key by key, and its activation leaves no trace in them."""
+    ours = registry.configuration(name)["model_cfg"]
+    theirs = registry.configuration("open_clip:ViT-L-14-quickgelu")["model_cfg"]
+    for key in ("text_cfg", "embed_dim", "quick_gelu"):
+        assert ours[key] == theirs[key]

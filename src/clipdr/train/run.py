@@ -183,10 +183,10 @@ def _take_text_tower(model: torch.nn.Module, teacher: Path | None, folder: Path)
     if teacher is None:
         raise UserError("the objective keeps a teacher's text tower, but --text-tower names no folder; give that one's")
     ours, theirs = read_config(folder)["model_cfg"], read_config(teacher)["model_cfg"]
-    for key in ("text_cfg", "embed_dim"):
-        if ours[key] != theirs[key]:
+    for key in ("text_cfg", "embed_dim", "quick_gelu"):
+        if ours.get(key) != theirs.get(key):
             raise UserError(
-                f"model: {key} is {ours[key]}, that of {teacher} is {theirs[key]}; the student needs the text tower "
+                f"model: {key} is {ours.get(key)}, that of {teacher} is {theirs.get(key)}; the student needs the text tower "
                 "and the width of its first teacher"
             )
     found = load_model(teacher)
