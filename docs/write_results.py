@@ -71,6 +71,6 @@ def rewrite(document: str, tables: Path) -> str:
 
 
 if __name__ == "__main__":
-    for path in (REPO / "README.md", REPO / "docs/miniature.md", REPO / "docs/clipkd.md"):
+    for path in (REPO / "README.md", *(REPO / f"docs/{name}.md" for name in ("miniature", "clipkd", "dimefm"))):
         path.write_text(rewrite(path.read_text(encoding="utf-8"), TABLES), encoding="utf-8")
         print(path.relative_to(REPO))
