@@ -43,7 +43,8 @@ def corpus(scale: Mapping, models: Mapping, word: str, dataset: Mapping, teacher
 
 def sentences(scale: Mapping, name: str) -> Artifact:
     """Sentences to choose from."""
-    entry = look_up("texts: from", name, scale.get("sentences", {}), "sentences")
+    entry = dict(look_up("texts: from", name, scale.get("sentences", {}), "sentences"))
+    entry.pop("about", None)
     inputs = {"pool": chain.pool(scale)} if entry["kind"] in OF_POOL else {}
     return artifact("sentences", name, entry, **inputs)
 

@@ -43,7 +43,7 @@ def plan(artifacts: Iterable[Artifact], scale: Mapping, rates: Mapping, seconds:
                 "jobs": jobs,
                 "amount": _amounts(work),
                 "gpu_hours": None if None in gpu else sum(gpu) / HOUR,
-                "core_hours": seconds[rule] * jobs / HOUR if rule in seconds else None,
+                "core_hours": _core_hours(made, scale, rates, seconds.get(rule), jobs),
                 "storage_gb": _total(_stored(one, scale, rates, pairs) for one in made),
                 "download_gb": _total(_fetched(one, scale, rates, pairs) for one in made),
             }
@@ -117,11 +117,31 @@ def _work(one: Artifact, scale: Mapping, rates: Mapping, pairs: int) -> tuple[di
             images = sum(task.get("size", 0) for task in one.inputs["suite"].settings["tasks"])
             asked = any(device.startswith("cuda") for device in scale["evaluation"].get("devices", []))
             return {"images": images}, _seconds(images, "evaluated", rates, asked)
+        case "corpora" if one.settings["method"] == "constructed" and (compared := _compared(one, scale)):
+            return {"comparisons": compared}, 0
         case "pool":
             return {"pairs": pairs}, 0
         case "subset":
             return {"pairs": one.settings["size"]}, 0
     return {}, 0
+
+
+def _core_hours(
+    made: Iterable[Artifact], scale: Mapping, rates: Mapping, mean_seconds: float | None, jobs: int
+) -> float | None:
+    """Of what is compared for a corpus, by its rate; of other jobs, by earlier ones."""
+    compared = [_compared(one, scale) for one in made if one.settings.get("method") == "constructed"]
+    if compared and None not in compared and "compared" in rates:
+        return sum(compared) / 1e12 * rates["compared"]["value"] / HOUR
+    return None if mean_seconds is None else mean_seconds * jobs / HOUR
+
+
+def _compared(corpus: Artifact, scale: Mapping) -> int | None:
+    """Images times sentences, of Algorithm 1 of DIME-FM; None if nobody knows how many sentences there are."""
+    names = [one.name.rpartition("-")[0] for one in corpus.inputs["sentences"]]
+    about = [scale["sentences"][name].get("about") for name in names if name in scale.get("sentences", {})]
+    images = corpus.inputs["images"].inputs["subset"].settings["size"]
+    return None if None in about or not about else images * sum(about)
 
 
 def _seconds(amount: int, name: str, rates: Mapping, on_gpu: bool) -> float | None:

@@ -122,6 +122,8 @@ def test_a_plan_tells_what_is_there_and_what_is_left(hub, monkeypatch):
     del suite["tasks"][1]["source"]
     (tasks / "wds_there").mkdir(parents=True)
     size = sum(file["size"] for file in json.loads(lock.read_text())["vtab/tiny"]["files"].values())
+    near = {"key": "vtab/near", "images_of": "vtab/tiny"}
+    assert plan({lock: {"tasks": [near]}}, tasks).startswith("vtab/near: reads vtab/tiny\n")
     first, second, third, total = plan({lock: suite}, tasks).splitlines()
     assert first == f"vtab/tiny: {size / 1e9:.2f} GB from {REPOSITORY}"
     assert second == f"flickr: by hand, into {tasks / 'wds_flickr'}: a form" and third == "there: there"

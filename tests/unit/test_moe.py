@@ -80,7 +80,9 @@ def test_capacity_counts_choices():
     layer = mixture(top_k=2, capacity=2.0).train()
     assert layer._slots(100, torch.zeros(E)) == 50 and 50 * E == 2 * 100
     assert mixture(top_k=2, capacity=1.0).train()._slots(100, torch.zeros(E)) * E == 100
-    assert mixture(top_k=1, capacity=1.25).eval()._slots(10, torch.tensor([7, 1, 1, 1])) == 7, "evaluation drops nothing"
+    assert mixture(top_k=1, capacity=1.25).eval()._slots(10, torch.tensor([7, 1, 1, 1])) == 7, (
+        "evaluation drops nothing"
+    )
 
 
 def test_dropped_tokens_get_nothing_and_the_least_sure_ones_go_first_by_gate():
@@ -92,7 +94,9 @@ def test_dropped_tokens_get_nothing_and_the_least_sure_ones_go_first_by_gate():
         mine = (p.argmax(dim=1) == e).nonzero().squeeze(1)
         kept = [n for n in mine.tolist() if not gone[n]]
         assert len(kept) == min(slots, len(mine))
-        assert min((p[n, e].item() for n in kept), default=1) >= max((p[n, e].item() for n in mine.tolist() if gone[n]), default=0)
+        assert min((p[n, e].item() for n in kept), default=1) >= max(
+            (p[n, e].item() for n in mine.tolist() if gone[n]), default=0
+        )
 
 
 def test_in_evaluation_outputs_do_not_depend_on_the_batch():
@@ -110,11 +114,13 @@ def test_losses_are_the_formulas():
     share = torch.zeros(E)
     for row in p.topk(2, dim=1).indices:
         share[row] += 1 / (2 * N)
-    assert layer.losses["balance"].item() == pytest.approx(float(E * (share * p.mean(dim=0)).sum()), rel=1e-5)
-    assert layer.losses["z"].item() == pytest.approx(float((logits.exp().sum(dim=1).log() ** 2).mean()), rel=1e-5)
+    assert layer.losses["balance"].item() == pytest.approx((E * (share * p.mean(dim=0)).sum().item()), rel=1e-5)
+    assert layer.losses["z"].item() == pytest.approx((logits.exp().sum(dim=1).log() ** 2).mean().item(), rel=1e-5)
     nn.init.zeros_(layer.router.weight)
     layer(x)
-    assert layer.losses["balance"].item() == pytest.approx(1) and layer.losses["z"].item() == pytest.approx(math.log(E) ** 2)
+    assert layer.losses["balance"].item() == pytest.approx(1) and layer.losses["z"].item() == pytest.approx(
+        math.log(E) ** 2
+    )
     assert layer.entropy.item() == pytest.approx(math.log(E))
 
 

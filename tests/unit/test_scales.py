@@ -13,7 +13,10 @@ REPO = Path(__file__).parents[2]
 SCALES = sorted(path.stem for path in (REPO / "config/scales").glob("*.yaml"))
 
 
-NAMED = {"paper15m": "clipkd-pairs", "paper40m": "dimefm-headline"}  # where config.yaml's own experiments are not defined
+NAMED = {
+    "paper15m": "clipkd-pairs",
+    "paper40m": "dimefm-headline",
+}  # where config.yaml's own experiments are not defined
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from clipdr.errors import UserError, listed
-from clipdr.evaluate.tasks import folder_name
+from clipdr.evaluate.tasks import folder_of
 from clipdr.files import atomic_file, reason, resumable_dir, sha256, sha256_file
 from clipdr.pool.layout import write_task
 from clipdr.progress import log, unfinished
@@ -50,8 +50,10 @@ def plan(suites: Mapping[Path, Mapping], tasks_dir: Path) -> str:
     """
     lines, left = [], 0
     for lock, entry in ((lock, entry) for lock, suite in suites.items() for entry in suite["tasks"]):
-        folder = tasks_dir / folder_name(entry["key"])
-        if folder.is_dir():
+        folder = tasks_dir / folder_of(entry)
+        if "images_of" in entry:
+            lines.append(f"{entry['key']}: reads {entry['images_of']}")
+        elif folder.is_dir():
             lines.append(f"{entry['key']}: there")
         elif "source" in entry:
             size = _bytes(_of(read_lock(lock), entry["key"], lock))

@@ -160,7 +160,9 @@ def make_sparse(tower: nn.Module, settings: Mapping, name: str) -> None:
     settings = {**DEFAULTS, **settings}
     blocks = getattr(getattr(tower, "transformer", None), "resblocks", None)
     if blocks is None:
-        raise UserError(f"{name}.{KEY} needs a transformer of open_clip, and {type(tower).__name__} is none; take it out")
+        raise UserError(
+            f"{name}.{KEY} needs a transformer of open_clip, and {type(tower).__name__} is none; take it out"
+        )
     _check(settings, len(blocks), f"{name}.{KEY}")
     for block in blocks[settings["first"] :: settings["every"]]:
         if isinstance(block.mlp, MixtureOfExperts):
@@ -174,9 +176,13 @@ def _check(settings: Mapping, blocks: int, where: str) -> None:
     if settings["experts"] < 2:
         raise UserError(f"{where}.experts is {settings['experts']}; one expert is the dense MLP: write at least 2")
     if not 1 <= settings["top_k"] <= settings["experts"]:
-        raise UserError(f"{where}.top_k is {settings['top_k']}; it must be between 1 and experts ({settings['experts']})")
+        raise UserError(
+            f"{where}.top_k is {settings['top_k']}; it must be between 1 and experts ({settings['experts']})"
+        )
     if settings["top_k"] == 1 and settings["renormalise"]:
-        raise UserError(f"{where}: with top_k 1 renormalised gates are all 1, and the router learns nothing; set one of them")
+        raise UserError(
+            f"{where}: with top_k 1 renormalised gates are all 1, and the router learns nothing; set one of them"
+        )
     if settings["capacity"] <= 0:
         raise UserError(f"{where}.capacity is {settings['capacity']}, which drops every token; write a number above 0")
     if not 1 <= settings["first"] < blocks:
@@ -229,10 +235,16 @@ def upcycle(model: nn.Module, dense: nn.Module, noise: float = 0.0, renewed: flo
     for name, module in model.named_modules():
         if isinstance(module, MixtureOfExperts):
             if name not in theirs or theirs[name][0].in_features != module.router.in_features:
-                raise UserError(f"the dense model has no MLP of this width at {name}; start from a model of the same towers")
+                raise UserError(
+                    f"the dense model has no MLP of this width at {name}; start from a model of the same towers"
+                )
             module.copy(theirs[name], noise, renewed, generator)
             own = {key: value for key, value in own.items() if not key.startswith(f"{name}.")}
-    rest = {key for key in model.state_dict() if not any(key.startswith(f"{name}.") for name, m in model.named_modules() if isinstance(m, MixtureOfExperts))}
+    rest = {
+        key
+        for key in model.state_dict()
+        if not any(key.startswith(f"{name}.") for name, m in model.named_modules() if isinstance(m, MixtureOfExperts))
+    }
     if rest != own.keys():
         other = sorted(rest ^ own.keys())[0]
         raise UserError(f"the dense model is another network, first at {other}; start from a model of the same towers")

@@ -11,9 +11,9 @@
 | `chance(outcomes)` | metric -> its value for guesses |
 | `facts(outcomes)` | numbers that a record has beside its metrics |
 
-Metrics are fractions in [0, 1] under the names of clip_benchmark and DataComp. METRICS and ENTRY are literals: a
-workflow reads them without importing numpy. Modules are imported by name, so that an evaluation depends on the code of
-its own kinds alone (workflow/rules/evaluate.smk).
+Metrics are fractions in [0, 1] under the names of clip_benchmark and DataComp; of `similarity`, cosines in [-1, 1].
+METRICS and ENTRY are literals: a workflow reads them without importing numpy. Modules are imported by name, so that an
+evaluation depends on the code of its own kinds alone (workflow/rules/evaluate.smk).
 """
 
 import ast
