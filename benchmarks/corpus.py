@@ -1,7 +1,7 @@
 """How fast a text of its own is found for each image (DIME-FM, Algorithm 1), against a product of matrices.
 
-Unit vectors at random, of which nearly all images find a text in the first rounds. The limit is the time that torch takes
-to multiply the same vectors in the same blocks, measured here on a few blocks, when no maximum is taken of the products.
+Of unit vectors at random nearly all images find a text in the first rounds. The limit is the time that torch takes to
+multiply the same vectors in the same blocks, measured here on a few of them, when no maximum is taken of the products.
 """
 
 import argparse

@@ -40,9 +40,10 @@ def evaluate_suite(
 ) -> list[dict]:
     """Score one model, or several together (MobileCLIP, Appendix D), on all tasks of a suite.
 
-    A record follows DataComp's schema: `key`, `dataset` (the title), and `metrics`, fractions in [0, 1] or cosines, None
-    where one is not defined, `main_metric` repeating the marked one. Beside them stand the task's `kind`, the name of its
-    `main_metric`, that one's `interval` of 95 %, `chance`, the metrics of guesses, and numbers of images and the like.
+    A record follows DataComp's schema: `key`, `dataset` (the title), and `metrics`, fractions in [0, 1] or cosines,
+    None where one is not defined, `main_metric` repeating the marked one. Beside them stand the task's `kind`, the name
+    of its `main_metric`, that one's `interval` of 95 %, `chance`, the metrics of guesses, and numbers of images and the
+    like.
 
     Args:
         model_dirs: model folders.

@@ -1,7 +1,7 @@
 """Mixtures of experts in the place of MLPs, and how a dense CLIP is made into one (CLIP-UP, arXiv 2502.00965).
 
-The paper's code is not public and its text was not read: the layer is that of its neighbours (GShard, Switch, V-MoE, Sparse
-Upcycling 2212.05055), of which each choice is a setting.
+The paper's code is not public and its text was not read: the layer is that of its neighbours (GShard, Switch, V-MoE,
+Sparse Upcycling 2212.05055), of which each choice is a setting.
 
 * A token chooses `top_k` experts by a softmax over all of them, in float32; the router has no bias. Gates are their
   probabilities, brought to a sum of one if `renormalise`.
@@ -13,8 +13,8 @@ Upcycling 2212.05055), of which each choice is a setting.
 * In evaluation nothing is dropped, so that an output does not depend on what else is in the batch.
 * Tokens behind a text's end choose no expert, and count in no loss.
 
-Losses are means over the layers of a tower: `balance` is E Σ f_e P_e / k, of the share f of choices that an expert gets and
-its mean probability P, one when all get the same; `z` is the mean of logsumexp² of the router's logits.
+Losses are means over the layers of a tower: `balance` is E Σ f_e P_e, of the share f of all choices that an expert gets
+and its mean probability P, one when all get the same; `z` is the mean of logsumexp² of the router's logits.
 
 Shape suffixes: N tokens that choose, T all tokens, D width, H hidden width, E experts, K choices of a token, A = K N
 choices in the order in which they are served, C slots of an expert, S = E C slots.
@@ -209,7 +209,7 @@ def mixtures_of(module: nn.Module) -> Iterator[MixtureOfExperts]:
 
 
 def auxiliary_losses(tower: nn.Module) -> dict[str, Tensor]:
-    """The mean over a tower's mixtures of each loss that they left in their last forward pass; nothing of a dense one."""
+    """The mean over a tower's mixtures of each loss of their last forward pass; nothing of a dense tower."""
     found = [mixture.losses for mixture in mixtures_of(tower)]
     return {key: torch.stack([losses[key] for losses in found]).mean() for key in (found[0] if found else ())}
 
@@ -230,22 +230,18 @@ def upcycle(model: nn.Module, dense: nn.Module, noise: float = 0.0, renewed: flo
     """
     if next(mixtures_of(dense), None) is not None:
         raise UserError("upcycling starts from a dense model, and this one is a mixture already; name another one")
-    generator, theirs = torch.Generator().manual_seed(seed), dict(dense.named_modules())
-    own = {name: value for name, value in dense.state_dict().items()}
-    for name, module in model.named_modules():
-        if isinstance(module, MixtureOfExperts):
-            if name not in theirs or theirs[name][0].in_features != module.router.in_features:
-                raise UserError(
-                    f"the dense model has no MLP of this width at {name}; start from a model of the same towers"
-                )
-            module.copy(theirs[name], noise, renewed, generator)
-            own = {key: value for key, value in own.items() if not key.startswith(f"{name}.")}
-    rest = {
-        key
-        for key in model.state_dict()
-        if not any(key.startswith(f"{name}.") for name, m in model.named_modules() if isinstance(m, MixtureOfExperts))
-    }
-    if rest != own.keys():
-        other = sorted(rest ^ own.keys())[0]
-        raise UserError(f"the dense model is another network, first at {other}; start from a model of the same towers")
-    model.load_state_dict(own, strict=False)
+    generator, theirs, own = torch.Generator().manual_seed(seed), dict(dense.named_modules()), dense.state_dict()
+    sparse = {name: module for name, module in model.named_modules() if isinstance(module, MixtureOfExperts)}
+    inside = tuple(f"{name}." for name in sparse)
+    for name, mixture in sparse.items():
+        if name not in theirs or theirs[name][0].in_features != mixture.router.in_features:
+            raise UserError(
+                f"the dense model has no MLP of this width at {name}; start from a model of the same towers"
+            )
+        mixture.copy(theirs[name], noise, renewed, generator)
+    rest = {key: value for key, value in own.items() if not key.startswith(inside)}
+    if other := sorted({key for key in model.state_dict() if not key.startswith(inside)} ^ rest.keys()):
+        raise UserError(
+            f"the dense model is another network, first at {other[0]}; start from a model of the same towers"
+        )
+    model.load_state_dict(rest, strict=False)

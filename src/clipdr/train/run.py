@@ -186,8 +186,8 @@ def _take_text_tower(model: torch.nn.Module, teacher: Path | None, folder: Path)
     for key in ("text_cfg", "embed_dim", "quick_gelu"):
         if ours.get(key) != theirs.get(key):
             raise UserError(
-                f"model: {key} is {ours.get(key)}, that of {teacher} is {theirs.get(key)}; the student needs the text tower "
-                "and the width of its first teacher"
+                f"model: {key} is {ours.get(key)}, that of {teacher} is {theirs.get(key)}; the student needs the text "
+                "tower and the width of its first teacher"
             )
     found = load_model(teacher)
     model.text.load_state_dict(found.text.state_dict())
