@@ -64,3 +64,17 @@ def test_files_have_the_sums_the_rates_and_the_papers_figures(tmp_path: Path):
     assert "no rate is known for eval" in text and "| DataCompDR-12M (Table 4c)" in text
     for rate in ("image", "view", "embedded"):
         assert RATES[rate]["source"] in text
+
+
+def test_a_corpus_costs_images_times_sentences():
+    """DIME-FM's Algorithm 1 at 40M images and 28.4M sentences, a million times a million of them at the rate's seconds."""
+    planned, _ = config.load_experiments(REPO, {"scale": "paper40m", "experiments": ["dimefm-corpus"]})
+    one = planned["dimefm-corpus"]
+    wanted = [run.artifact for run in one.runs if run.row.startswith("constructed, the first")]
+    rates = {**RATES, "compared": {"value": 3600.0, "source": "by hand"}}
+    lines = {line["stage"]: line for line in plan.plan(wanted, one.scale, rates, {})}
+    assert lines["corpora"]["amount"] == f"{40_000_000 * 28_400_000:,} comparisons"
+    assert lines["corpora"]["core_hours"] == pytest.approx(40 * 28.4)
+    del rates["compared"]
+    lines = {line["stage"]: line for line in plan.plan(wanted, one.scale, rates, {})}
+    assert lines["corpora"]["core_hours"] is None

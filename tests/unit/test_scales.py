@@ -98,3 +98,22 @@ def test_clip_kd_at_the_papers_scale(planned):
     assert made["ViT-B/16 from ViT-L/14 of LAION-400M"] == (10, ["laion-vit-l14"], [0.9, 0.98])
     assert made["fresh views, teacher online"] == (0, [], [0.9, 0.98])
     assert len(made) == 26 and not [row for row in fit["clipkd-pairs"].experiment["rows"] if "settings" not in row]
+
+
+def test_dime_fm_at_the_papers_scale(planned):
+    """100 epochs of 40M images; teachers have seen the whole image, and each corpus is embedded by the run's teachers."""
+    fit, misfits = planned["paper40m"]
+    assert not [name for name in misfits if name.startswith("dimefm")]
+    runs = {run.row: run for run in fit["dimefm-headline"].runs}
+    assert "OpenAI CLIP-ViT-B/32" not in runs, "its published values stand alone"
+    run = runs["Distill-ViT-B/32, constructed corpus"]
+    training, made = run.settings["training"], all_of([run.artifact])
+    assert training["steps"] * training["batch_size"] / 40e6 == pytest.approx(100)
+    (stored,) = [one for one in made.values() if one.stage == "reinforced"]
+    assert stored.settings["augmentation"]["teachers_see"] == "image"
+    assert run.artifact.inputs["text_tower"].settings == {"model": "ViT-L-14", "pretrained": "openai"}
+    (corpus,) = [one for one in made.values() if one.stage == "corpora"]
+    assert corpus.settings["method"] == "constructed" and corpus.settings["teachers"] == ["clip-vit-l14"]
+    assert [one.stage for one in corpus.inputs["texts"]] == ["embedded"] and "images" in corpus.inputs
+    (two,) = [run for run in fit["dimefm-reinforced"].runs if run.row == "two teachers"]
+    assert len(two.artifact.inputs["corpus"].inputs["texts"]) == 2
