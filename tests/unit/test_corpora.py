@@ -32,7 +32,7 @@ def test_corpora_share_sentences_and_their_embeddings():
 
 
 def test_a_corpus_follows_what_it_is_chosen_by():
-    """Other images or another seed make another corpus, and so another run; how many sentences there are about does not."""
+    """Other images or another seed make another corpus, and so another run; a count for the plan does not."""
     plain = runs()
     for path, value, changed in [
         (

@@ -67,7 +67,7 @@ def test_files_have_the_sums_the_rates_and_the_papers_figures(tmp_path: Path):
 
 
 def test_a_corpus_costs_images_times_sentences():
-    """DIME-FM's Algorithm 1 at 40M images and 28.4M sentences, a million times a million of them at the rate's seconds."""
+    """Algorithm 1 at 40M images and 28.4M sentences, a million times a million of them at the rate's seconds."""
     planned, _ = config.load_experiments(REPO, {"scale": "paper40m", "experiments": ["dimefm-corpus"]})
     one = planned["dimefm-corpus"]
     wanted = [run.artifact for run in one.runs if run.row.startswith("constructed, the first")]

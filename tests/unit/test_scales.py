@@ -101,7 +101,7 @@ def test_clip_kd_at_the_papers_scale(planned):
 
 
 def test_dime_fm_at_the_papers_scale(planned):
-    """100 epochs of 40M images; teachers have seen the whole image, and each corpus is embedded by the run's teachers."""
+    """100 epochs of 40M images; teachers have seen whole images, and corpora are embedded by the run's teachers."""
     fit, misfits = planned["paper40m"]
     assert not [name for name in misfits if name.startswith("dimefm")]
     runs = {run.row: run for run in fit["dimefm-headline"].runs}
