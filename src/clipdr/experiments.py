@@ -176,7 +176,7 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
             )
         settings["init"], inputs["init"] = {"run": init.name}, init
     if tower := _text_tower(settings["objective"], objectives):
-        inputs["text_tower"] = chain.member(tower, scale, models)
+        settings["text_tower"], inputs["text_tower"] = tower, chain.member(tower, scale, models)
     if "texts" in data:
         if not tower:
             raise UserError(

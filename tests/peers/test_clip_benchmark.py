@@ -166,7 +166,8 @@ def test_retrieval_equals_clip_benchmark(model_dir, tasks):
     (record,) = _evaluate(model_dir, tasks, RETRIEVE)
     mean = (theirs["image_retrieval_recall@1"] + theirs["text_retrieval_recall@1"]) / 2
     expected = {**theirs, "mean_recall@1": mean, "main_metric": mean}
-    assert record["metrics"] == pytest.approx(expected, abs=1e-6)  # theirs are float32
+    found = {name: value for name, value in record["metrics"].items() if not name.startswith("first_caption")}
+    assert found == pytest.approx(expected, abs=1e-6)  # theirs are float32
     assert (record["num_images"], record["num_texts"]) == (31, 155)
 
 

@@ -20,15 +20,16 @@ TABLES = {path.stem: load_yaml(path) for path in sorted((REPO / "config/experime
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A repository with its own copy of everything that is read, but of four experiments only."""
+    """A repository with its own copy of everything that is read, but of a few experiments only."""
     shutil.copytree(REPO / "workflow/schemas", tmp_path / "workflow/schemas")
     shutil.copytree(REPO / "config", tmp_path / "config", ignore=shutil.ignore_patterns("experiments", "README.md"))
     (tmp_path / "config/experiments/mobileclip").mkdir(parents=True)
     for name in ("table1", "table2", "table7"):
         shutil.copy(REPO / f"config/experiments/mobileclip/{name}.yaml", tmp_path / "config/experiments/mobileclip")
     shutil.copy(REPO / "config/experiments/mobileclip/task_scores.csv", tmp_path / "config/experiments/mobileclip")
-    (tmp_path / "config/experiments/clipkd").mkdir()
-    shutil.copy(REPO / "config/experiments/clipkd/losses.yaml", tmp_path / "config/experiments/clipkd")
+    for paper in ("clipkd", "dimefm"):
+        (tmp_path / f"config/experiments/{paper}").mkdir()
+        shutil.copy(REPO / f"config/experiments/{paper}/losses.yaml", tmp_path / f"config/experiments/{paper}")
     return tmp_path
 
 

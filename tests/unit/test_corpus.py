@@ -163,7 +163,8 @@ def settings(model_config):
     """A student of the large teacher, whose text tower it has."""
     told = run_settings(model_config)
     objective = {"name": "dime-fm", "teachers": ["large"], **defaults("objectives/dime-fm")}
-    return {**told, "data": {**told["data"], "captions": [], "texts": "own"}, "objective": objective}
+    told |= {"objective": objective, "text_tower": "large"}
+    return {**told, "data": {**told["data"], "captions": [], "texts": "own"}}
 
 
 def test_a_student_keeps_its_teachers_text_tower(lines, tables, teachers, views_dir, tokenizer, settings, tmp_path):

@@ -36,11 +36,6 @@ def masked_of(settings: dict) -> float:
     return 0.0
 
 
-def text_tower_of(settings: dict) -> str | None:
-    """None: the student trains its own."""
-    return None
-
-
 class Objective(nn.Module):
     """L_CLIP between the images and each kind of texts, one part a kind."""
 

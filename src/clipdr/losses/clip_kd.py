@@ -51,11 +51,6 @@ def masked_of(settings: dict) -> float:
     return settings["mask_ratio"] if settings["mfd"] and settings["fidelity"] == "paper" else 0.0
 
 
-def text_tower_of(settings: dict) -> str | None:
-    """None: the student trains its own."""
-    return None
-
-
 class Objective(nn.Module):
     """The weighted sum of the contrastive loss and the parts whose weights are not 0, for each kind of captions.
 

@@ -39,11 +39,6 @@ def masked_of(settings: dict) -> float:
     return 0.0
 
 
-def text_tower_of(settings: dict) -> str | None:
-    """The teacher whose text tower the student has."""
-    return settings["teachers"][0]
-
-
 class Objective(nn.Module):
     """The weighted sum of the parts whose weights are not 0, the mean over teachers.
 

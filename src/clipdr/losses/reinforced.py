@@ -27,11 +27,6 @@ def masked_of(settings: dict) -> float:
     return 0.0
 
 
-def text_tower_of(settings: dict) -> str | None:
-    """None: the student trains its own."""
-    return None
-
-
 class Objective(nn.Module):
     """Eq. 3: over the kinds of captions (real, synthetic), the sum of (1 - λ) L_CLIP + λ L_Distill (Eq. 2).
 

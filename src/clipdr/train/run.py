@@ -26,9 +26,8 @@ from clipdr.models.folder import (
     weights_file,
     write_folder,
 )
-from clipdr.models.load import load_model
 from clipdr.progress import log
-from clipdr.train import ONLINE, UNPAIRED, WATCHED, checkpoint, named_modules
+from clipdr.train import ONLINE, TEXT_TOWER, UNPAIRED, WATCHED, checkpoint, named_modules
 from clipdr.train.loop import fit
 from clipdr.train.parallel import World, join, leave, wait
 from clipdr.train.student import Student
@@ -71,7 +70,7 @@ def train(
         tensorboard: folder for TensorBoard's files.
         teachers, captioner: model folders of those that are asked at every step, as the settings' `online` names them.
         tasks: folder of the tasks that the run is scored on on the way, if the settings have `watched`.
-        text_tower: model folder of the teacher whose text tower the student has, if the objective asks for one.
+        text_tower: model folder of the teacher whose text tower the student has, if the settings have `text_tower`.
         corpus: texts that do not belong to the images, what `clipdr.corpus` writes, if the settings' data have `texts`.
 
     Raises:
@@ -132,10 +131,9 @@ def prepare(settings: dict, made: MadeFrom, folder: Path, world: World) -> tuple
         unpaired = importlib.import_module(UNPAIRED).UnpairedTexts
         names, size = module.teachers_of(settings["objective"]), settings["training"]["batch_size"]
         source = unpaired(source, made.corpus, names, size, settings["seed"], world)
-    image_only = module.text_tower_of(settings["objective"]) is not None
-    if image_only:
-        _take_text_tower(model, made.text_tower, folder)
-    student = Student(model, recipe(settings), module.masked_of(settings["objective"]), image_only)
+    if "text_tower" in settings:
+        importlib.import_module(TEXT_TOWER).take(model, made.text_tower, folder)
+    student = Student(model, recipe(settings), module.masked_of(settings["objective"]), "text_tower" in settings)
     width = settings["model"]["config"]["model_cfg"]["embed_dim"]
     torch.manual_seed(settings["seed"])  # of the objective's own layers
     return student, module.Objective(settings["objective"], width, source.widths), source
@@ -176,22 +174,6 @@ def _start_from(model: torch.nn.Module, init: Path, folder: Path) -> None:
     if read_config(init)["model_cfg"] != read_config(folder)["model_cfg"]:
         raise UserError(f"{init} is another model than the one to train; start from a run of the same model")
     model.load_state_dict(torch.load(init / WEIGHTS, weights_only=True))
-
-
-def _take_text_tower(model: torch.nn.Module, teacher: Path | None, folder: Path) -> None:
-    """Give the student a teacher's text tower and scale."""
-    if teacher is None:
-        raise UserError("the objective keeps a teacher's text tower, but --text-tower names no folder; give that one's")
-    ours, theirs = read_config(folder)["model_cfg"], read_config(teacher)["model_cfg"]
-    for key in ("text_cfg", "embed_dim", "quick_gelu"):
-        if ours.get(key) != theirs.get(key):
-            raise UserError(
-                f"model: {key} is {ours.get(key)}, that of {teacher} is {theirs.get(key)}; the student needs the text "
-                "tower and the width of its first teacher"
-            )
-    found = load_model(teacher)
-    model.text.load_state_dict(found.text.state_dict())
-    model.logit_scale.data.copy_(found.logit_scale.data)
 
 
 def _token(settings: dict, made: MadeFrom) -> str:
