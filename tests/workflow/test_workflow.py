@@ -235,6 +235,27 @@ def test_the_papers_scales_ask_for_their_gpus_from_a_clone_without_data(fresh: P
     assert all("gpu=1" in asked for asked in resources(fresh, "paper12m", "evaluate"))
 
 
+@pytest.mark.parametrize(
+    ("scale", "paper", "experiment", "file"),
+    [
+        ("paper15m", "clipkd", "clipkd-pairs", "data/CLIP-KD/RN101_cc3m_12m_ep32.pt"),
+        ("paper40m", "dimefm", "dimefm-headline", "data/texts/nlp.parquet"),
+    ],
+)
+def test_another_papers_scale_is_a_dry_run_away_and_says_what_it_lacks(
+    fresh: Path, scale: str, paper: str, experiment: str, file: str
+):
+    """From a clone without data: all jobs are listed, and a file that nobody may hand out is one that stops."""
+    of_scale = ("--config", f"scale={scale}", f"experiments={experiment}", "--")
+    planned = snakemake(fresh, "-n", "--quiet", "rules", *of_scale, paper)
+    assert planned.returncode == 0 and re.search(r"^train +\d\d$", planned.stdout, re.MULTILINE)
+    assert re.search(r"^file_by_hand +2$", planned.stdout, re.MULTILINE)
+    stopped = snakemake(fresh, "--cores", "1", *of_scale, file)
+    assert stopped.returncode != 0 and not (fresh / file).exists()
+    assert f"error: {file} is not there; scale {scale} reads it: put it there, or name another file" in stopped.stdout
+    shutil.rmtree(fresh / "results")
+
+
 def test_a_scale_asks_for_resources_of_rules_that_there_are(fresh: Path):
     scale = fresh / "config/scales/asks.yaml"
     scale.write_text("base: ci\nresources: {trian: {mem_mb: 1}}\n")

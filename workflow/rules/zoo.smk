@@ -80,3 +80,31 @@ rule published:
     shell:
         "python -m clipdr.zoo published --settings {input.settings:q} {params.weights:q} --output {output:q}"
         " 2>&1 | tee {log:q}"
+
+
+# Files that the scale names and no rule makes: weights, and sentences.
+BY_HAND = sorted({made.settings["file"] for made in ARTIFACTS.values() if "file" in made.settings})
+
+
+rule file_by_hand:
+    """A file that nobody may hand out, or that is the user's own: the job stops, and says where it belongs."""
+    output:
+        "{file}",
+    log:
+        "results/logs/file_by_hand/{file}.log",
+    benchmark:
+        "results/benchmarks/file_by_hand/{file}.tsv"
+    wildcard_constraints:
+        file="|".join(map(re.escape, BY_HAND)) or "none",
+    localrule: True
+    conda:
+        "../../envs/shell.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        scale=CONFIG["scale"],
+    shell:
+        "printf 'error: %s is not there; scale %s reads it: put it there, or name another file\\n' {output:q} {params.scale:q}"
+        " 2>&1 | tee {log:q}; exit 1"
