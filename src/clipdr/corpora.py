@@ -38,7 +38,7 @@ def corpus(scale: Mapping, models: Mapping, word: str, dataset: Mapping, teacher
         if scale["texts"].get(like, {}).get("method") in SIZED:
             raise UserError(f"texts.{word}: like: the size of {like} is given or another one's; name that one")
         inputs["like"] = corpus(scale, models, like, dataset, teachers)
-    return artifact("corpora", f"{dataset['name']}-{word}", {**entry, "teachers": teachers}, **inputs)
+    return artifact("corpora", word, {**entry, "teachers": teachers}, **inputs)
 
 
 def sentences(scale: Mapping, name: str) -> Artifact:

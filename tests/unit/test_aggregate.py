@@ -92,7 +92,7 @@ def test_nan_is_no_score(tmp_path):
 @pytest.mark.parametrize(
     "line, says",
     [
-        ('{"key": "a", "metrics": {"main_metric": 7.5}}', "a has main_metric 7.5, no number between -1 and 1"),
+        ('{"key": "a", "metrics": {"main_metric": 7.5}}', "a has main_metric 7.5, no number between 0 and 1"),
         ('{"key": "a", "metrics": {"main_metric": "0.5"}}', "a has main_metric '0.5', no number"),
         ('{"key": "a", "metrics": {"main_metric": true}}', "a has main_metric True, no number"),
         ('{"key": "a"}', "line 1 is no evaluation record"),

@@ -119,7 +119,7 @@ def test_corpora(lines, tables, tmp_path):
     random, _ = built(lines, tables, tmp_path / "random", images=False, like=tmp_path / "own", method="random", seed=0)
     other, _ = built(lines, tables, tmp_path / "other", images=False, like=tmp_path / "own", method="random", seed=1)
     assert len(random) == len(other) == len(own) and set(random["text"]) != set(other["text"])
-    near, _ = built(lines, tables, tmp_path / "near", method="nearest", size=3, block_texts=4)
+    near, _ = built(lines, tables, tmp_path / "near", method="nearest", size=3, **BLOCKS)
     order = np.argsort(-(txt @ img.T).max(axis=1), kind="stable")[:3]
     assert near["text"].tolist() == [every["text"][n] for n in order]
     part, _ = built(lines, tables, tmp_path / "part", images=False, method="all", share=0.4, seed=0)
@@ -131,7 +131,7 @@ def test_corpora_that_are_refused(lines, tables, teachers, pool, tmp_path):
         built(lines, tables, tmp_path / "a", images=False, method="random", size=26, seed=0)
     embed_images(*pool, "small", teachers[0], tmp_path / "others")
     with pytest.raises(UserError, match="images were embedded by 'small' .* texts by 'large' .*; embed both by one"):
-        built(lines, (tables[0], tmp_path / "others"), tmp_path / "b", method="nearest", size=2, block_texts=4)
+        built(lines, (tables[0], tmp_path / "others"), tmp_path / "b", method="nearest", size=2, **BLOCKS)
     with pytest.raises(UserError, match="teacher 'small' has embeddings of 0 of 25 sentences"):
         built(lines, ([tables[0][0]], None), tmp_path / "c", images=False, method="all")
     table = np.load(tables[0][0] / "embeddings.npy")

@@ -223,6 +223,11 @@ def test_metadata_without_hashes_make_a_pool(metadata: Path, tmp_path: Path) -> 
     join(tmp_path / "addresses", tmp_path / "images", None, {"bad_samples": "skip"}, tmp_path / "pool")
     index = pd.read_parquet(tmp_path / "pool/index.parquet")
     assert list(index["sha256"]) == [sha256(picture(n)) for n in range(12)]
+    table = pd.read_parquet(metadata / "a.parquet").assign(sha256=None)
+    table.to_parquet(metadata / "a.parquet")
+    write_addresses({"captions": str(metadata / "a.parquet")}, "0-of-1", tmp_path / "null")
+    with pytest.raises(UserError, match="the image was changed: it has another sha256"):  # one that is empty fits none
+        join(tmp_path / "null", tmp_path / "images", None, {"bad_samples": "fail"}, tmp_path / "none")
     bare = published(3)
     bare["json"] = as_json({"uid": uid(3)})
     (tmp_path / "bare").mkdir()

@@ -185,6 +185,7 @@ def test_similarity_is_the_cosine_to_a_teacher(teachers, tasks, tmp_path, tokeni
     told = {"tasks": [PAIRS, NEAR], "batch_size": 4, "teachers": ["one"]}
     _, same = evaluate_suite([teachers[0]], tasks, told, tmp_path / "same", teachers=[teachers[0]])
     assert same["metrics"] == pytest.approx(dict.fromkeys([*similarity.METRICS, "main_metric"], 1.0), abs=1e-5)
+    assert read_records(tmp_path / "same/records.jsonl")["t/near"] == same, "no cosine is above 1"
     _, found = evaluate_suite([tmp_path / "m"], tasks, told, tmp_path / "scores", teachers=[teachers[0]])
     ours, theirs = Encoder([tmp_path / "m"], 4), Encoder([teachers[0]], 4)
     image = np.mean([ours.images(images(9))[0][n] @ theirs.images(images(9))[0][n] for n in range(9)])

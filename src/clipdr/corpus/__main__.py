@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from clipdr import cli
+from clipdr.errors import UserError
 
 
 def main() -> None:
@@ -81,7 +82,7 @@ def _embed(args) -> None:
         subset = pd.concat([pd.read_parquet(path) for path in sorted(args.subset.glob("*.parquet"))])
         embed_images(args.pool, subset, args.name, args.teacher, args.output, args.device)
     else:
-        raise cli.UserError("--subset needs --pool, the folder of the images; give it")
+        raise UserError("--subset needs --pool, the folder of the images; give it")
 
 
 def _build(args) -> None:

@@ -68,7 +68,7 @@ def embed_images(pool: Path, subset: pd.DataFrame, name: str, teacher: Path, out
 
 
 def read_embeddings(folder: Path) -> tuple[np.ndarray, dict]:
-    """The embeddings, mapped into memory, and the manifest: `number`, `width`, `teacher`, `model` and `logit_scale`.
+    """The embeddings, mapped into memory, and the manifest: `number`, `width`, `teacher` and `model`, a hash.
 
     Raises:
         UserError: a file is missing, damaged, or does not fit the other.
@@ -100,6 +100,5 @@ def _write(output: Path, blocks, number: int, teacher: Teacher, made_of: list[st
             with atomic_file(folder / DONE) as path:
                 path.write_text(json.dumps(done))
         manifest = {"number": number, "width": teacher.width, "teacher": teacher.name, "model": made_of[-1]}
-        manifest["logit_scale"] = teacher.scale
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         (folder / DONE).unlink()

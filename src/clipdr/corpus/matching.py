@@ -43,7 +43,7 @@ class Blocks:
     texts: int
 
     def check(self, images: int, texts: int, width: int) -> None:
-        """Raises UserError if a product and the table of the best do not fit into the memory of this machine."""
+        """Raises UserError if a product and what is multiplied do not fit into half of the memory of this machine."""
         rows, columns = min(self.images, images), min(self.texts, texts)
         product = 4 * (rows * columns + (rows + columns) * width)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

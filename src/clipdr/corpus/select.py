@@ -85,27 +85,32 @@ def choose(
     settings: dict, img_ND: np.ndarray | None, txt_MD: np.ndarray, number: int | None, search: Path
 ) -> tuple[pd.DataFrame, list[dict]]:
     """The chosen texts, `row` and, of a constructed corpus, the row of its `image`; and the rounds of the search."""
+    if img_ND is not None:
+        blocks = Blocks(settings["block_images"], settings["block_texts"])
     match settings["method"]:
         case "all":
             return pd.DataFrame({"row": np.arange(len(txt_MD))}), []
         case "random":
             return pd.DataFrame({"row": _drawn(len(txt_MD), number, settings["seed"])}), []
         case "nearest":
-            return pd.DataFrame({"row": nearest(img_ND, txt_MD, number, settings["block_texts"])}), []
+            return pd.DataFrame({"row": nearest(img_ND, txt_MD, number, blocks)}), []
         case "constructed":
-            blocks = Blocks(settings["block_images"], settings["block_texts"])
             text_N, rounds = find(img_ND, txt_MD, settings["conflict"], blocks, search)
             images = np.flatnonzero(text_N != NONE)
             return pd.DataFrame({"row": text_N[images], "image": images}), rounds
     raise ValueError(settings["method"])
 
 
-def nearest(img_ND: np.ndarray, txt_MD: np.ndarray, number: int, block: int) -> np.ndarray:
+def nearest(img_ND: np.ndarray, txt_MD: np.ndarray, number: int, blocks: Blocks) -> np.ndarray:
     """The texts whose cosine to the image nearest to them is largest, the best first; a tie goes to the lower index."""
-    best_M = np.empty(len(txt_MD), np.float32)
-    for part in parts(len(txt_MD), block):
-        best_M[part] = (as_float(txt_MD[part]) @ as_float(img_ND).T).max(dim=1).values.numpy()
     _check_enough(number, len(txt_MD))
+    blocks.check(len(img_ND), len(txt_MD), img_ND.shape[1])
+    best_M = np.full(len(txt_MD), -np.inf, np.float32)
+    for images in parts(len(img_ND), blocks.images):
+        img_RD = as_float(img_ND[images])
+        for texts in parts(len(txt_MD), blocks.texts):
+            found = (as_float(txt_MD[texts]) @ img_RD.T).max(dim=1).values.numpy()
+            best_M[texts] = np.maximum(best_M[texts], found)
     return np.argsort(-best_M, kind="stable")[:number]
 
 

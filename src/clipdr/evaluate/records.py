@@ -10,6 +10,7 @@ from pathlib import Path
 from clipdr.errors import UserError
 
 RECORDS = "records.jsonl"  # in the folder of a model's scores
+SIGNED = ("similarity",)  # kinds whose metrics are cosines
 
 
 def read_records(path: Path) -> dict[str, dict]:
@@ -17,7 +18,7 @@ def read_records(path: Path) -> dict[str, dict]:
 
     Raises:
         UserError: a missing file, a line that is no record, a key that stands twice, or a main metric that is no number
-            between 0 and 1; None is one that is not defined.
+            between 0 and 1, or of a cosine -1 and 1; None is one that is not defined.
     """
     if not path.exists():
         raise UserError(f"{path}: missing; evaluate this run first")
@@ -30,10 +31,11 @@ def read_records(path: Path) -> dict[str, dict]:
             raise UserError(f"{path}: line {count} is no evaluation record ({error!r:.80}); evaluate again") from error
         if key in records:
             raise UserError(f"{path}: {key} is recorded twice; evaluate this run again")
+        low = -1 if record.get("kind") in SIGNED else 0
         main = metrics.get("main_metric")
-        if not (main is None or (_is_number(main) and -1 <= main <= 1)):
+        if not (main is None or (_is_number(main) and low <= main <= 1)):
             raise UserError(
-                f"{path}: {key} has main_metric {main!r}, no number between -1 and 1; evaluate this run again"
+                f"{path}: {key} has main_metric {main!r}, no number between {low} and 1; evaluate this run again"
             )
         records[key] = record
     return records

@@ -6,16 +6,15 @@ order by that name, so that shards are mixtures.
 """
 
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as lines
-import pyarrow.parquet as pq
 
 from clipdr.errors import UserError
-from clipdr.files import atomic_file, reason
+from clipdr.files import atomic_file, reason, sha256
 from clipdr.progress import log
 
 SIDES = ("left", "right")
@@ -32,17 +31,14 @@ def write_metadata(sources: Sequence[Path], output: Path) -> None:
     Raises:
         UserError: a source cannot be read, or has no line with an address and a caption.
     """
-    table = pa.concat_tables(_pairs(source) for source in sources)
-    uids = pa.array(sha256(url.as_buffer()).hexdigest()[:UID] for url in table["url"])
-    table = table.add_column(0, "uid", uids).append_column("line", pa.array(range(len(table))))
-    table = table.sort_by([("uid", "ascending"), ("line", "ascending")])
-    first = pc.not_equal(table["uid"], pa.chunked_array([[""], table["uid"].combine_chunks()[:-1]]).combine_chunks())
-    unique = table.filter(first).drop_columns("line")
+    pairs = pa.concat_tables(_pairs(source) for source in sources).to_pandas(types_mapper=pd.ArrowDtype)
+    pairs.insert(0, "uid", [sha256(url.encode())[:UID] for url in pairs["url"]])
+    unique = pairs.drop_duplicates("uid").sort_values("uid")
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(output) as partial:
-        pq.write_table(unique, partial)
+        unique.to_parquet(partial, index=False)
     log.info("%s: %d pairs", output, len(unique))
-    if twice := len(table) - len(unique):
+    if twice := len(pairs) - len(unique):
         log.warning("%d lines left out: the address stands twice", twice)
 
 

@@ -165,7 +165,9 @@ def _sample(members: dict, places: dict[str, Place] | None, texts: Mapping[str, 
         raise Skip("the image is damaged") from None
     try:
         said = dict(json.loads(members["json"]))
-        expected = said["sha256"] if needed > {"json"} else said.get("sha256")  # addresses alone may come without
+        digest = sha256(image)
+        # Addresses alone may come without.
+        expected = said["sha256"] if "sha256" in said or needed > {"json"} else digest
         entries = read_augmentations(members) if "paug.json" in members else []
         fits = all(
             top >= 0 and top + height <= decoded.height and left >= 0 and left + width <= decoded.width
@@ -175,8 +177,7 @@ def _sample(members: dict, places: dict[str, Place] | None, texts: Mapping[str, 
         raise Skip("the reinforcements are damaged") from None
     if not fits:
         raise Skip("the image was resized: a stored crop does not fit")
-    digest = sha256(image)
-    if expected not in (None, digest):
+    if digest != expected:
         raise Skip("the image was changed: it has another sha256")
     details = {"uid": uid, "sha256": digest, "texts": [caption], "label": None}
     return {**sample, **{name: members[name] for name in REINFORCEMENTS if name in members}, "json": as_json(details)}

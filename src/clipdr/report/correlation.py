@@ -7,12 +7,13 @@ Shapes: K rows, R draws.
 """
 
 import textwrap
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import ConstantInputWarning, spearmanr
 
 from clipdr.evaluate.intervals import SEED, percentiles
 from clipdr.files import atomic_file
@@ -42,14 +43,6 @@ def correlations(experiment: Mapping, scores: Scores) -> list[Correlation]:
     """One for each column that the experiment's `correlation` names."""
     asked = experiment["correlation"]
     return [_correlation(x, asked["with"], scores) for x in asked["columns"]]
-
-
-def spearman(x_RK: np.ndarray, y_RK: np.ndarray) -> np.ndarray:
-    """Rank correlation [R] of each line; ties have their mean rank, and NaN comes where all of a line are tied."""
-    centred = [ranks - ranks.mean(axis=1, keepdims=True) for ranks in (rankdata(x_RK, axis=1), rankdata(y_RK, axis=1))]
-    norms = [np.sqrt((side**2).sum(axis=1)) for side in centred]
-    with np.errstate(invalid="ignore"):
-        return (centred[0] * centred[1]).sum(axis=1) / (norms[0] * norms[1])
 
 
 def lines(found: list[Correlation]) -> list[dict[str, str]]:
@@ -107,6 +100,8 @@ def _correlation(x: str, y: str, scores: Scores) -> Correlation:
     seeds = {row: list(scores.measured[scores.measured["row"] == row]["seed"].unique()) for row in rows}
     drawn = [np.stack([over_seeds(scores.of(row, column, seeds[row])) for row in rows], axis=1) for column in (x, y)]
     chosen_RK = np.random.default_rng([SEED, len(rows)]).integers(len(rows), size=drawn[0].shape)
-    draws_R = spearman(*(np.take_along_axis(column_RK, chosen_RK, axis=1) for column_RK in drawn))
-    value = spearman(points[[x]].to_numpy().T, points[[y]].to_numpy().T)[0]
+    pairs = zip(*(np.take_along_axis(column_RK, chosen_RK, axis=1) for column_RK in drawn), strict=True)
+    with warnings.catch_warnings(category=ConstantInputWarning, action="ignore"):  # one row alone was drawn: NaN
+        draws_R = np.array([spearmanr(*pair).statistic for pair in pairs])
+    value = spearmanr(points[x], points[y]).statistic
     return Correlation(x, y, float(value), *percentiles(draws_R), len(rows))

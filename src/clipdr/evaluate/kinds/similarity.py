@@ -46,7 +46,8 @@ def score(task: Task, encoder) -> Outcomes:
             f"embeddings of the model have width {img_ND.shape[1]}, those of teacher {task.teacher!r} "
             f"{t_img_ND.shape[1]}, so that they have no cosine; take the task of kind similarity out of the suite"
         )
-    return {"image": (img_ND * t_img_ND).sum(axis=1), "text": (txt_MD * t_txt_MD).sum(axis=1), "owner": owner_M}
+    image_N, text_M = ((ours * theirs).sum(axis=1) for ours, theirs in ((img_ND, t_img_ND), (txt_MD, t_txt_MD)))
+    return {"image": image_N.clip(-1, 1), "text": text_M.clip(-1, 1), "owner": owner_M}  # rounding may pass 1
 
 
 def units(outcomes: Outcomes) -> int:
