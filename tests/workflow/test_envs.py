@@ -20,7 +20,10 @@ ENVS = sorted((REPO / "envs").glob("*.yaml"))
 PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[0-9][A-Za-z0-9.]*")
 ADDRESS = re.compile(r"://|\bfile:|@ |\b[\w-]+\.(?:com|org|io|net|dev)\b")
 # Targets, and what prints a text.
-WITHOUT_PYTHON = {"all", "download_eval", "list", "plan", "rulegraph", "settings", "task_by_hand", "unknown_experiment"}
+WITHOUT_PYTHON = {
+    *("all", "download_eval", "file_by_hand", "list", "plan", "rulegraph"),
+    *("settings", "task_by_hand", "unknown_experiment"),
+}
 
 spec = importlib.util.spec_from_file_location("write", REPO / "envs/write.py")
 write = importlib.util.module_from_spec(spec)
