@@ -35,6 +35,8 @@ Under `papers`, one paper may mean something else by a word; the others see noth
 cannot have stands under `undefined` with the reason."""
 TRAINING = """The recipe of a scale's `training`. A row of an experiment may change any of its keys, under
 `settings.training`."""
+MIXTURES = """Mixtures of experts, of a scale's `mixture`, of `settings.mixture` of an experiment and of a model, whose
+losses have no weights."""
 POOLS = """What a scale's `pool` may say, by its `kind`."""
 ZOOS = """What a scale's `zoo` may say, by its `kind`. Teachers and captioner that are trained here have the recipe of
 the scale's `training`, unless they name a value of their own."""
@@ -46,14 +48,16 @@ MobileCLIP's are called by `<name>` alone too. `snakemake --cores 1 list` shows 
 An experiment names no dataset size, no batch size and no GPU. A row with `settings` is trained, and must then have
 `model`, `data.dataset`, `data.augmentation`, `data.captions` and `objective.name`, of its own or in the common
 `settings`. Its own keys win, one by one; where it names another objective, nothing of the common one stays. A row that
-says `init` starts from the weights of another row's run of the same seed. A row that names a `checkpoint` is what the
-scale's `checkpoints` says of it. Any other row has only published accuracy.
+says `init` starts from the weights of another row's run of the same seed, or of a checkpoint; if it says `mixture`,
+too, those may be a dense model's. A row that names a `checkpoint` is what the scale's `checkpoints` says of it. Any
+other row has only published accuracy.
 
 Beside the columns that a scale defines there are four network columns, the same at every scale: `Params img (M)`,
 `Params txt (M)`, `Latency img (ms)` and `Latency txt (ms)`. They are counted and measured on the row's full-size
 `network`, with random weights. A column shows ours, the paper's, or both, whatever there is; one with neither is
 refused. A network with `:` or `/` in its name must be a model of `models/`, unless it begins with `open_clip:`; other
-names may be open_clip's, which only the job that measures them can tell."""
+names may be open_clip's, which only the job that measures them can tell. Two more columns, `GMACs` and `training
+GMACs`, are counted on the models and runs of the scale."""
 TASKS = """How a task of a suite is read and scored: its `kind`, a module of `src/clipdr/evaluate/kinds`, which says
 what a task's folder must have."""
 MODELS = """A model is a pair of towers. Names are shared by all files; scales, experiments and
@@ -86,6 +90,7 @@ def render() -> str:
         "`config.yaml`": (CONFIG, _table("config")),
         "Scales: `scales/<scale>.yaml`": (SCALES, _table("scale")),
         "Training": (TRAINING, _table("training")),
+        "Mixtures": (MIXTURES, _table("mixture")),
         "Pools": (POOLS, *_kinds("pools")),
         "Zoos": (ZOOS, *_kinds("zoos")),
         "Objectives": (OBJECTIVES, *_kinds("objectives")),

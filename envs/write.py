@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO / "src"))
 from clipdr.fingerprint import closure  # noqa: E402
-from clipdr.train import ONLINE, WATCHED  # noqa: E402
+from clipdr.train import ONLINE, START, TEXT_TOWER, UNPAIRED, WATCHED  # noqa: E402
 
 # Environments that have a lock of their own, and all that stands in it.
 OWN = {"download": "requirements-download.lock"}
@@ -33,7 +33,8 @@ def _all_of(package: str) -> list[str]:
 
 # Functions by which a rule names the modules that a job imports by name, and what they may name.
 KINDS = _all_of("clipdr.evaluate.kinds")
-BY_NAME = {"modules_of": KINDS, "named_modules": [*_all_of("clipdr.losses"), ONLINE, WATCHED, *KINDS]}
+OF_RUNS = [ONLINE, START, TEXT_TOWER, UNPAIRED, WATCHED]
+BY_NAME = {"modules_of": KINDS, "named_modules": [*_all_of("clipdr.losses"), *OF_RUNS, *KINDS]}
 
 
 def rules() -> dict[str, dict]:

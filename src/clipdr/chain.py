@@ -50,6 +50,7 @@ def member(name: str, scale: Mapping, models: Mapping) -> Artifact:
     if zoo["kind"] == "published":
         return artifact("zoo", name, weights_of(own, models).settings)
     alone = {"processes": 1, "source": "memory", "workers": 0, "ladder": 0, "ema": 0.0, "piece_size": 0}
+    alone["keep_optimizer"] = False
     of_zoo = {"seed": zoo["seed"], "augmentation": zoo["augmentation"]}
     settings = {**scale["training"], **alone, **of_zoo, **own}
     settings["config"] = look_up(f"zoo: {name}: model", settings["model"], models, "config/models")

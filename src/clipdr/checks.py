@@ -20,6 +20,7 @@ from clipdr.words import (
     NETWORK_COLUMNS,
     SCORED,
     SIZE,
+    WORK_COLUMNS,
     columns_of,
     evaluation_columns,
     has_runs,
@@ -52,7 +53,7 @@ def check(
     check_uses(scale_source, _uses_of_scale(scale, models, suite))
     if has_scores(experiment):
         columns, where = scale["evaluation"]["columns"], f"evaluation.columns of {scale_source}"
-        known = [*columns, *NETWORK_COLUMNS, COST]
+        known = [*columns, *NETWORK_COLUMNS, *WORK_COLUMNS, COST]
         check_uses(source, (("columns", column, known, where) for column in experiment["columns"]))
     check_experiment(experiment, models, source)
     _check_sizes(scale, scale_source)
@@ -144,6 +145,9 @@ def _check_settings(experiment: Mapping, scale: Mapping, objectives: Mapping, so
             training = training_of(words, scale)
             validate(training, "training", f"{where}: training")
             _check_recipe(training, f"{where}: training")
+        validate(words.get("mixture", {}), "mixture", f"{where}: mixture")
+        if "init" in words and len({"row", "checkpoint"} & words["init"].keys()) != 1:
+            raise UserError(f"{where}: init needs row or checkpoint; give one of the two")
 
 
 def _check_recipe(training: Mapping, where: str) -> None:
@@ -228,7 +232,8 @@ def _uses_of_experiment(experiment: Mapping, models: Mapping) -> Iterator[Use]:
         needed = _measured_by(claim["column"])
         ours = [row["name"] for row in experiment["rows"] if set(needed) & row.keys()]
         yield from ((f"comparisons[{i}].{key}", claim[key], rows, "rows") for key in ("better", "than"))
-        yield f"comparisons[{i}].column", claim["column"], columns, "columns"
+        judged = [column for column in columns if column not in WORK_COLUMNS]
+        yield f"comparisons[{i}].column", claim["column"], judged, "columns"
         yield from (
             (f"comparisons[{i}].{key}", claim[key], ours, f"the rows with {needed[0]}") for key in ("better", "than")
         )
@@ -292,7 +297,7 @@ def _check_rows(experiment: Mapping, source: str) -> None:
     taken = {"row", "network", "seeds", *settings, *experiment["columns"]}
     for i, row in enumerate(experiment["rows"]):
         for column, value in row.get("published", {}).items():
-            if column not in (*NETWORK_COLUMNS, COST, SIZE) and value is not None and value > 100:
+            if column not in (*NETWORK_COLUMNS, *WORK_COLUMNS, COST, SIZE) and value is not None and value > 100:
                 raise UserError(f"{source}: rows[{i}].published.{column} is {value}; it must be at most 100 percent")
         for label in row.get("labels", {}):
             if label in taken:

@@ -16,7 +16,7 @@ from clipdr.checkpoints import with_checkpoints, with_tasks, with_words
 from clipdr.checks import check, check_checkpoints, check_once, check_packages, check_uses
 from clipdr.errors import UserError, listed, nearest
 from clipdr.evaluate.kinds import schemas as task_kinds
-from clipdr.experiments import Run, at_scale, for_paper, measured
+from clipdr.experiments import Run, at_scale, for_paper, measured, work
 from clipdr.model_files import load_models
 from clipdr.schema import defaults, kinds, load, load_yaml, validate, validate_by
 from clipdr.words import merge
@@ -29,7 +29,7 @@ SUITE = "suite:"  # before the name of a suite, in a column of a scale: all task
 class Planned:
     """An experiment at a scale: `scale` as its paper sees it, the suite that it names, and the table's runs.
 
-    `measured` is what is measured instead of scores, or None.
+    `measured` is what is measured instead of scores, `work` what is counted beside them, or None.
     """
 
     paper: str
@@ -39,6 +39,7 @@ class Planned:
     suite: dict
     runs: list[Run]
     measured: Artifact | None = None
+    work: Artifact | None = None
 
 
 def load_config(root: Path, overrides: Mapping | None = None) -> dict:
@@ -83,13 +84,15 @@ def load_scale(root: Path, name: str) -> dict:
         seen = for_paper(scale, paper)
         validate(seen, "scale", where, root)
         validate(seen["training"], "training", f"{where}: training", root)
+        validate(seen.get("mixture", {}), "mixture", f"{where}: mixture", root)
         for part, folder in (("pool", "pools"), ("zoo", "zoos")):
             check_uses(
                 source, [(f"{part}.kind", seen[part]["kind"], kinds(root, folder), f"workflow/schemas/{folder}")]
             )
             validate(seen[part], f"{folder}/{seen[part]['kind']}", f"{where}: {part}", root)
         check_checkpoints(seen, where, root)
-    return {**scale, "training": {**defaults("training", root), **scale["training"]}}
+    filled = {key: {**defaults(key, root), **scale.get(key, {})} for key in ("training", "mixture")}
+    return {**scale, **filled}
 
 
 def _with_base(root: Path, scale: Mapping, source: str) -> dict:
@@ -137,8 +140,8 @@ def load_experiments(root: Path, config: Mapping) -> tuple[dict[str, Planned], d
             if reason := undefined.get(key, undefined.get(paper)):
                 raise UserError(f"{source} is undefined at scale {config['scale']}: {reason}")
             runs = check(experiment, seen, models, suite, objectives, source, scale_source)
-            made = measured(path.stem, experiment, runs, seen, models)
-            planned[key] = Planned(paper, path.stem, at_scale(experiment, seen), seen, suite, runs, made)
+            made, counted = measured(path.stem, experiment, runs, seen, models), work(path.stem, experiment, runs)
+            planned[key] = Planned(paper, path.stem, at_scale(experiment, seen), seen, suite, runs, made, counted)
         except UserError as error:
             if key in config["experiments"]:
                 raise

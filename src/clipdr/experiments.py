@@ -3,9 +3,9 @@
 An experiment speaks its paper's words, a scale defines them. Here each row and seed becomes one `Run` whose settings
 have no word left to look up. Decided here:
 
-* A run says `model`, `data`, `objective`, `training`, `seed`, with `init` where its weights start, and with `online`
-  what models are asked at every step. What an objective may say, and which of its keys are words of the scale, is the
-  business of its own schema.
+* A run says `model`, `data`, `objective`, `training`, `seed`, with `init` where its weights start, with `mixture` what
+  the losses of its experts weigh, and with `online` what models are asked at every step. What an objective may say, and
+  which of its keys are words of the scale, is the business of its own schema.
 * A run is an artifact, named after its settings and all that its data are made from (`clipdr.chain`): two rows, tables
   or scales with equal ones share one run.
 """
@@ -17,10 +17,12 @@ from clipdr import chain, corpora
 from clipdr.artifacts import Artifact, artifact
 from clipdr.checkpoints import weights_of
 from clipdr.errors import UserError, listed, look_up, nearest
-from clipdr.words import NETWORK_COLUMNS, merge, slug, words_of
+from clipdr.mixtures import KEY, LOSSES, TOWERS, check_mixture, with_mixture
+from clipdr.words import NETWORK_COLUMNS, WORK_COLUMNS, asks_for_work, merge, slug, words_of
 
 CAPTIONS = ("real", "syn", "real-or-syn")
 ONLINE = ("captions", "teachers")
+HOW_TO_START = ("noise", "renewed", "optimizer")  # of weights that are not random
 OPERATIONS = ("num_ops", "magnitude", "ops", "flip", "erase")  # of an augmentation, all that is drawn beside the crop
 
 
@@ -65,9 +67,11 @@ def plan(experiment: Mapping, scale: Mapping, models: Mapping[str, dict], object
         if row in waiting:
             raise UserError(f"init: {' starts from '.join([*waiting, row])}; break the circle")
         if (row, seed) not in made:
-            start = words[row].get("init")
-            init = run(_init_row(row, start, words), seed, (*waiting, row)) if start else None
+            start = words[row].get("init", {})
+            init = run(_init_row(row, start, words), seed, (*waiting, row)) if "row" in start else None
             try:
+                if "checkpoint" in start:
+                    init = _checkpoint(start["checkpoint"], seed, scale, models, objectives)
                 made[row, seed] = _run({**words[row], "seed": seed}, init, scale, models, objectives)
             except UserError as error:
                 raise UserError(f"row {row!r}: {error}") from None
@@ -87,6 +91,17 @@ def _ready(row: Mapping, scale: Mapping, models: Mapping[str, dict]) -> Run:
     return Run(row["name"], 0, first, tuple(others))
 
 
+def _checkpoint(name: str, seed: int, scale: Mapping, models: Mapping, objectives: Mapping) -> Artifact:
+    """The one model that stands for a published one at a scale."""
+    entry = look_up("init.checkpoint", name, scale.get("checkpoints", {}), "checkpoints")
+    if "settings" in entry:
+        return _run({**entry["settings"], "seed": seed}, None, scale, models, objectives)
+    found = entry["weights"] if "weights" in entry else look_up("zoo", entry["zoo"], scale["teachers"], "teachers")
+    if len(found) > 1:
+        raise UserError(f"init.checkpoint: {name!r} stands for {len(found)} models together; name one model")
+    return weights_of(found[0], models) if "weights" in entry else chain.member(found[0], scale, models)
+
+
 def training_of(words: Mapping, scale: Mapping) -> dict:
     """The recipe of a row: the scale's, changed by the word `recipe`, then by what the row says itself."""
     changes = words.get("training", {})
@@ -104,7 +119,8 @@ def for_paper(scale: Mapping, paper: str) -> dict:
 def at_scale(experiment: Mapping, scale: Mapping) -> dict:
     """The experiment without the columns that the scale defines as none, and without what is claimed of them."""
     words = scale["evaluation"]["columns"]
-    left = [column for column in experiment["columns"] if column in NETWORK_COLUMNS or words.get(column, [0])]
+    counted = (*NETWORK_COLUMNS, *WORK_COLUMNS)
+    left = [column for column in experiment["columns"] if column in counted or words.get(column, [0])]
     claims = [claim for claim in experiment.get("comparisons", []) if claim["column"] in left]
     return {**experiment, "columns": left, "comparisons": claims}
 
@@ -148,12 +164,27 @@ def costs(name: str, experiment: Mapping, runs: list[Run]) -> Artifact:
     return artifact("costs", name, settings, **inputs)
 
 
+def work(name: str, experiment: Mapping, runs: list[Run]) -> Artifact | None:
+    """What the trained rows of an experiment have to compute, counted by one job, if the table shows it."""
+    if not asks_for_work(experiment):
+        return None
+    first = {run.row: run.settings for run in reversed(runs) if run.artifact.stage == "runs"}
+    rows = [
+        {"row": row, "config": settings["model"]["config"], "texts": len(settings["data"]["captions"])}
+        for row, settings in reversed(first.items())
+    ]
+    return artifact("work", name, {"rows": rows})
+
+
 def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping, objectives: Mapping) -> Artifact:
     kinds = "data.texts" if "texts" in words.get("data", {}) else "data.captions"
     for path in ("model", "objective.name", "data.dataset", "data.augmentation", kinds):
         _check_present(words, path)
     model = look_up("model", words["model"], scale["models"], "models")
-    config = look_up("model", model, models, "config/models")
+    config = dense = look_up("model", model, models, "config/models")
+    mixture = mixture_of(words, scale)
+    if mixture:
+        config = with_mixture(dense, mixture)
     data = words["data"]
     dataset = look_up("data.dataset", data["dataset"], scale["datasets"], "datasets")
     look_up("data.augmentation", data["augmentation"], scale["augmentations"], "augmentations")
@@ -167,14 +198,13 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
         "training": training_of(words, scale),
         "seed": words["seed"],
     }
+    if mixture:
+        settings["mixture"] = {key: mixture[key] for key in LOSSES}
     inputs = {}
     if init is not None:
-        if init.settings["model"]["config"] != config:
-            raise UserError(
-                f"init: starts from a run of model {init.settings['model']['name']!r}, but is {model!r}; name a row of "
-                "the same model"
-            )
-        settings["init"], inputs["init"] = {"run": init.name}, init
+        _check_init(words["init"], init, model, [dense, config])
+        how = {key: words["init"][key] for key in HOW_TO_START if words["init"].get(key)}
+        settings["init"], inputs["init"] = {"run": init.name, **how}, init
     if tower := _text_tower(settings["objective"], objectives):
         settings["text_tower"], inputs["text_tower"] = tower, chain.member(tower, scale, models)
     if "texts" in data:
@@ -200,6 +230,38 @@ def _run(words: Mapping, init: Artifact | None, scale: Mapping, models: Mapping,
         return artifact("runs", _slug(settings, objectives), settings, rows=chain.rows(reinforced), **inputs)
     views = chain.views(reinforced, config["model_cfg"]["vision_cfg"]["image_size"])
     return artifact("runs", _slug(settings, objectives), settings, views=views, **inputs)
+
+
+def mixture_of(words: Mapping, scale: Mapping) -> dict | None:
+    """The experts of a row, the scale's as the row changes them; None of a dense one."""
+    if "mixture" not in words:
+        return None
+    mixture = merge(scale["mixture"], words["mixture"])
+    check_mixture(mixture, "mixture")
+    return mixture
+
+
+def _check_init(start: Mapping, init: Artifact, model: str, configs: list[dict]) -> None:
+    """A run starts from the same model, or a mixture from the dense one that it is made of.
+
+    Of published weights nothing but a name may be known before they are there: then the job that trains looks.
+    """
+    name, theirs = init.settings["model"], init.settings.get("config")
+    if init.stage == "runs":
+        name, theirs = name["name"], name["config"]
+    if theirs is not None and theirs not in configs:
+        what = f"a run of model {name!r}, but is {model!r}" if name != model else "a mixture of other experts"
+        raise UserError(
+            f"init: starts from {what}; name a row of the same model, or of the dense one that a mixture is made of"
+        )
+    upcycles = theirs != configs[1]
+    if (start.get("noise") or start.get("renewed")) and not upcycles:
+        raise UserError("init: noise and renewed are for experts that are copied from a dense model; take them out")
+    if start.get("optimizer") and not init.settings.get("training", {}).get("keep_optimizer"):
+        raise UserError(
+            "init.optimizer: the run that this one starts from does not keep its optimizer's state; set its "
+            "training.keep_optimizer, or take this out"
+        )
 
 
 def _stored(settings: Mapping, online: Mapping) -> str:
@@ -267,10 +329,18 @@ def _slug(settings: Mapping, objectives: Mapping[str, dict]) -> str:
             ),
             "-".join(objective),
             *(["init"] if "init" in settings else []),
+            *([_experts(settings)] if "mixture" in settings else []),
             *([f"online-{'+'.join(sorted(settings['online']))}"] if "online" in settings else []),
             f"seed{settings['seed']}",
         ]
     )
+
+
+def _experts(settings: Mapping) -> str:
+    """What a reader looks for first in a mixture: experts, and how many of them a token has."""
+    towers = (settings["model"]["config"]["model_cfg"][key] for key in TOWERS.values())
+    mixture = next(cfg[KEY] for cfg in towers if KEY in cfg)
+    return f"{mixture['experts']}experts{mixture['top_k']}"
 
 
 def _text(value: object) -> str:

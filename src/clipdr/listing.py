@@ -20,7 +20,7 @@ MADE = {
     **{"pool": "shards", "tokenizer": "tokenizer", "zoo": "model", "subset": "chunks", "captions": "chunks/{}"},
     **{"sentences": "sentences", "embedded": "table", "corpora": "corpus"},
     **{"reinforced": "chunks/{}", "views": "arrays", "rows": "chunks/{}", "runs": "model", "eval": "scores/{}"},
-    **{"costs": "costs.json", "storage": "storage.json"},
+    **{"costs": "costs.json", "storage": "storage.json", "work": "work.json"},
 }
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clipdr.errors import UserError, listed, nearest
-from clipdr.schema import load
+from clipdr.mixtures import check_mixture, with_mixture
+from clipdr.schema import defaults, load, validate
 
 
 def load_models(root: Path) -> dict[str, dict]:
@@ -19,8 +20,18 @@ def load_models(root: Path) -> dict[str, dict]:
         for name, model in data["models"].items():
             if name in models:
                 raise UserError(f"{source}: models: {name!r} stands in another file of config/models too; rename one")
-            models[name] = _model(data, name, model, source)
+            config = _model(data, name, model, source)
+            models[name] = (
+                _mixed(config, model["mixture"], root, f"{source}: models.{name}") if "mixture" in model else config
+            )
     return models
+
+
+def _mixed(config: Mapping, mixture: Mapping, root: Path, where: str) -> dict:
+    validate(mixture, "mixture", f"{where}.mixture", root)
+    mixture = {**defaults("mixture", root), **mixture}
+    check_mixture(mixture, f"{where}.mixture")
+    return with_mixture(config, mixture)
 
 
 def _model(data: Mapping, name: str, model: Mapping, source: str) -> dict:

@@ -23,7 +23,7 @@ MARK = "provenance: "
 JOBS = {
     **{"pool": "pool", "tokenizer": "tokenizer", "zoo": "zoo", "subset": "subset", "captions": "caption"},
     **{"reinforced": "reinforce", "views": "views", "rows": "rows", "runs": "train", "eval": "evaluate"},
-    **{"costs": "costs", "storage": "storage"},
+    **{"costs": "costs", "storage": "storage", "work": "work"},
     **{"sentences": "sentences", "embedded": "embed", "corpora": "corpus"},
 }
 

@@ -1,14 +1,17 @@
 """What the words of an experiment say by themselves, before a scale gives them a meaning.
 
 Beside the columns that a scale defines, a table may have network columns: parameters and latency, measured on the
-full-size network that a row names and the same at every scale; or, alone, the column of what an epoch costs or that of
-what a dataset takes.
+full-size network that a row names and the same at every scale; columns of work, counted on the row's own model; or,
+alone, the column of what an epoch costs or that of what a dataset takes.
 """
 
 from collections.abc import Mapping
 
 COST = "Hours per epoch"  # the column of tables whose runs are timed
 SIZE = "Size (TB)"  # the column of tables of what datasets take
+# Columns of what is counted of a row's own model and run, multiply-accumulates.
+PER_PAIR, TRAINING = "GMACs", "training GMACs"
+WORK_COLUMNS = (PER_PAIR, TRAINING)
 MAIN = "main_metric"
 SCORED = ("settings", "zoo", "weights")  # keys of a row of which one says what is scored
 # Network column -> what is measured, and of which tower.
@@ -35,11 +38,12 @@ def merge(base: Mapping, changes: Mapping) -> dict:
 
 
 def columns_of(settings: Mapping) -> dict:
-    """Settings of a row as columns of a table: name -> word. `data`, `objective` and `training` lie open."""
+    """Settings of a row as columns of a table: name -> word. What holds keys lies open."""
     flat = {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
-    if "init" in settings:
-        flat["init"] = settings["init"]["row"]
-    for part in ("objective", "data", "training"):
+    if start := settings.get("init"):
+        flat["init"] = start.get("row") or start["checkpoint"]
+        flat |= {key: value for key, value in start.items() if key not in ("row", "checkpoint")}
+    for part in ("objective", "data", "mixture", "training"):
         flat |= {part if key == "name" else key: value for key, value in settings.get(part, {}).items()}
     return flat
 
@@ -55,8 +59,14 @@ def has_scores(experiment: Mapping) -> bool:
 
 
 def evaluation_columns(experiment: Mapping) -> list[str]:
-    """The columns that a scale defines: all but the network columns and those of costs and sizes."""
-    return [column for column in experiment["columns"] if column not in (*NETWORK_COLUMNS, COST, SIZE)]
+    """The columns that a scale defines: all but the network columns and those of work, costs and sizes."""
+    others = (*NETWORK_COLUMNS, *WORK_COLUMNS, COST, SIZE)
+    return [column for column in experiment["columns"] if column not in others]
+
+
+def asks_for_work(experiment: Mapping) -> bool:
+    """Whether the table or the curve of an experiment shows what its runs have to compute."""
+    return bool(set(WORK_COLUMNS) & {*experiment["columns"], experiment.get("curve", {}).get("quantity")})
 
 
 def published_of(experiment: Mapping) -> dict[str, Mapping]:

@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
     for name in ("table1", "table2", "table7"):
         shutil.copy(REPO / f"config/experiments/mobileclip/{name}.yaml", tmp_path / "config/experiments/mobileclip")
     shutil.copy(REPO / "config/experiments/mobileclip/task_scores.csv", tmp_path / "config/experiments/mobileclip")
-    for paper in ("clipkd", "dimefm"):
+    for paper in ("clipkd", "clipup", "dimefm"):
         (tmp_path / f"config/experiments/{paper}").mkdir()
         shutil.copy(REPO / f"config/experiments/{paper}/losses.yaml", tmp_path / f"config/experiments/{paper}")
     return tmp_path

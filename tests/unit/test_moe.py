@@ -9,9 +9,11 @@ from torch import nn
 
 from clipdr.errors import UserError
 from clipdr.models.build import build
-from clipdr.models.moe import DEFAULTS, MixtureOfExperts, auxiliary_losses, make_sparse, mixtures_of, upcycle
+from clipdr.models.moe import MixtureOfExperts, Real, auxiliary_losses, make_sparse, mixtures_of, upcycle
+from clipdr.schema import defaults
 
 D, H, E, N = 6, 10, 4, 23
+DEFAULTS = defaults("mixture")
 
 
 def mlp(seed: int = 0, width: int = D) -> nn.Sequential:
@@ -21,7 +23,7 @@ def mlp(seed: int = 0, width: int = D) -> nn.Sequential:
 
 def mixture(seed: int = 1, **settings) -> MixtureOfExperts:
     torch.manual_seed(seed)
-    made = MixtureOfExperts(mlp(), {**DEFAULTS, "experts": E, **settings})
+    made = MixtureOfExperts(mlp(), {**DEFAULTS, "experts": E, **settings}, Real())
     nn.init.normal_(made.router.weight, std=1.0)  # choices that differ
     return made
 
@@ -121,17 +123,18 @@ def test_losses_are_the_formulas():
     assert layer.losses["balance"].item() == pytest.approx(1) and layer.losses["z"].item() == pytest.approx(
         math.log(E) ** 2
     )
-    assert layer.entropy.item() == pytest.approx(math.log(E))
+    assert layer.spread.item() == pytest.approx(math.log(E))
+    assert layer.losses["entropy"].item() == pytest.approx(math.log(E)), "all experts are in use: nothing is lacking"
 
 
 def test_tokens_behind_the_end_choose_no_expert():
     layer = mixture().train()
     x = tokens(number=8).reshape(2, 4, D)
-    layer.real = torch.tensor([[True, True, False, False], [True, True, True, False]])
+    real = layer.real.tokens_BL = torch.tensor([[True, True, False, False], [True, True, True, False]])
     y = layer(x)
-    assert (y[~layer.real] == 0).all()
-    inside = x[layer.real]
-    layer.real = None
+    assert (y[~real] == 0).all()
+    inside = x[real]
+    layer.real.tokens_BL = None
     torch.testing.assert_close(layer(inside), torch.cat([y[0, :2], y[1, :3]]))
 
 
@@ -147,8 +150,8 @@ def pair(**settings):
     dense = build(config(), "dense").eval()
     torch.manual_seed(1)
     sparse = build(config(), "sparse")
-    make_sparse(sparse.visual, {"experts": 4, **settings}, "vision_cfg")
-    make_sparse(sparse.text, {"experts": 4, **settings}, "text_cfg")
+    make_sparse(sparse.visual, {**DEFAULTS, "experts": 4, **settings}, "vision_cfg")
+    make_sparse(sparse.text, {**DEFAULTS, "experts": 4, **settings}, "text_cfg")
     return dense, sparse.eval()
 
 
@@ -206,7 +209,7 @@ def test_padding_does_not_matter_to_a_mixture_of_texts():
     other[other == 0] = 7
     with torch.no_grad():
         torch.testing.assert_close(sparse.encode_text(texts), sparse.encode_text(other))
-    assert next(mixtures_of(sparse.text)).real.sum() == 3 + 6 + 11 + 2 + 8 + 5
+    assert next(mixtures_of(sparse.text)).real.tokens_BL.sum() == 3 + 6 + 11 + 2 + 8 + 5
 
 
 def test_losses_are_means_over_the_mixtures_of_a_tower():
@@ -226,12 +229,13 @@ def test_losses_are_means_over_the_mixtures_of_a_tower():
         ({"experts": 4, "top_k": 5}, "top_k is 5; it must be between 1 and experts"),
         ({"experts": 4, "top_k": 1}, "with top_k 1 renormalised gates are all 1"),
         ({"experts": 4, "capacity": 0}, "capacity is 0, which drops every token"),
-        ({"experts": 4, "first": 0}, "first is 0; of 4 blocks, the first one"),
+        ({"experts": 4, "first": 4}, "first is 4, and there are 4 blocks"),
+        ({"experts": 4, "first": 0}, "first is 0; the first block .0. stays dense"),
     ],
 )
 def test_settings_that_make_no_sense(settings, says):
     with pytest.raises(UserError, match=says):
-        make_sparse(build(config(), "x").visual, settings, "vision_cfg")
+        make_sparse(build(config(), "x").visual, {**DEFAULTS, **settings}, "vision_cfg")
 
 
 def test_what_cannot_be_upcycled():
@@ -239,7 +243,7 @@ def test_what_cannot_be_upcycled():
     with pytest.raises(UserError, match="this one is a mixture already"):
         upcycle(copy.deepcopy(sparse), sparse)
     with pytest.raises(UserError, match="the tower is a mixture already"):
-        make_sparse(sparse.visual, {"experts": 4}, "vision_cfg")
+        make_sparse(sparse.visual, DEFAULTS, "vision_cfg")
     with pytest.raises(UserError, match="the dense model is another network, first at"):
         upcycle(sparse, build(config(5), "other"))
     wide = config()
@@ -247,4 +251,4 @@ def test_what_cannot_be_upcycled():
     with pytest.raises(UserError, match="no MLP of this width at visual"):
         upcycle(sparse, build(wide, "wide"))
     with pytest.raises(UserError, match="needs a transformer of open_clip"):
-        make_sparse(nn.Linear(2, 2), {"experts": 4}, "vision_cfg")
+        make_sparse(nn.Linear(2, 2), DEFAULTS, "vision_cfg")

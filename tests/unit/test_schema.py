@@ -20,6 +20,9 @@ KINDS = sorted(set(KINDS) - {"models"}) + [f"tasks/{kind}" for kind in schemas()
 FREE = (
     "settings.objective",
     "settings.training",
+    "settings.mixture",
+    "scale.mixture",
+    "^.+$.mixture",
     "scale.training",
     "scale.recipes.^.+$",
     "scale.pool",
@@ -188,7 +191,7 @@ def test_wrong_values_are_named_with_their_limits(path, value, expected):
         ),
         ("rows//0//settings//lambda", 1, "rows[0].settings.lambda is not a key"),
         ("rows//0//settings//init", "plain", "rows[0].settings.init is the text 'plain'; it must be keys with values"),
-        ("rows//0//settings//init", {}, "rows[0].settings.init.row is missing"),
+        ("rows//0//settings//init", {}, "rows[0].settings.init has length 0"),
         ("rows//5//published//IN-val", "61", "rows[5].published.IN-val is the text '61'; it must be a number or null"),
         ("settings//batch_size", 8192, "settings.batch_size is not a key"),
     ],

@@ -55,6 +55,8 @@ try:
     EXPERIMENTS, MISFITS = configuration.load_experiments(ROOT, CONFIG)
     # What is measured in the place of scores, by experiment: times of its runs, or bytes of a dataset.
     MEASURED = {name: one.measured for name, one in EXPERIMENTS.items() if one.measured}
+    # What is counted beside them.
+    WORK = {name: one.work for name, one in EXPERIMENTS.items() if one.work}
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -88,7 +90,7 @@ class Known(dict):
 
 # What is made.
 ARTIFACTS = Known(
-    all_of([CHAIN, *MEASURED.values(), *(made for every in EVALUATIONS.values() for made in every.values())])
+    all_of([CHAIN, *MEASURED.values(), *WORK.values(), *(made for every in EVALUATIONS.values() for made in every.values())])
 )
 # Full-size networks: those whose parameters stand in tables, and all by the names of their files.
 COUNTED = sorted({name for one in EXPERIMENTS.values() for name in networks(one.experiment, "params")})
@@ -119,7 +121,7 @@ def report_settings(experiment):
         }
         for run in one.runs
     ]
-    measured = {one.measured.stage: measured_file(one.measured)} if one.measured else {}
+    measured = {made.stage: measured_file(made) for made in (one.measured, one.work) if made}
     return {"experiment": one.experiment, "scale": scale, "runs": runs, **measured}
 
 
@@ -190,6 +192,7 @@ wildcard_constraints:
     eval=f"([^/]+/)?{NAME}",
     costs=NAME,
     storage=NAME,
+    work=NAME,
     sentences=NAME,
     embedded=NAME,
     corpora=NAME,
@@ -352,7 +355,8 @@ def scored(wildcards):
         return f"results/{measured_file(MEASURED[name])}"
     if EVALUATIONS[name] and not tasks_of(EXPERIMENTS[name])["tasks"]:
         return f"no task of the suite is in {TASKS}; run the target download_eval, or put tasks there"
-    return sorted({f"results/{folder}" for made in EVALUATIONS[name].values() for folder in scores(made)})
+    counted = [f"results/{measured_file(WORK[name])}"] if name in WORK else []
+    return counted + sorted({f"results/{folder}" for made in EVALUATIONS[name].values() for folder in scores(made)})
 
 
 def measurements(wildcards):

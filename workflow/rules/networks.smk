@@ -45,6 +45,27 @@ rule counts:
         "python -m clipdr.deploy counts --model {params.names:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
+rule work:
+    """What the runs of a table have to compute, at inference and in training."""
+    input:
+        settings="results/work/{work}/settings.json",
+    output:
+        "results/work/{work}/work.json",
+    log:
+        "results/logs/work/{work}.log",
+    benchmark:
+        "results/benchmarks/work/{work}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        **asks("work", mem_mb=2000, runtime=10),
+    params:
+        code=code("clipdr.deploy.work"),
+    shell:
+        "python -m clipdr.deploy work --settings {input.settings:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
 rule export:
     """Both towers of a full-size network, reparameterized and with random weights, for ONNX Runtime and Core ML."""
     output:

@@ -14,7 +14,7 @@ def report_files(experiment):
 def scored_for(*experiments):
     """What the tables of experiments are made from: evaluations, or what is measured in their place."""
     found = [made for name in experiments for made in EVALUATIONS[name].values()]
-    return found + [MEASURED[name] for name in experiments if name in MEASURED]
+    return found + [of[name] for of in (MEASURED, WORK) for name in experiments if name in of]
 
 
 # What `all` makes.

@@ -23,6 +23,12 @@ def _counts(args) -> None:
     print(markdown(count_all(args.model or load_models(REPOSITORY), args.output, args.table)))
 
 
+def _work(args) -> None:
+    from clipdr.deploy.work import measure
+
+    measure(args.settings, args.output)
+
+
 def _export(args) -> None:
     cli.set_threads(1)
     from clipdr.deploy.export import export
@@ -43,7 +49,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         "Networks of config/models and of open_clip. Without a command: counts, of all of config/models.",
         "python -m clipdr.deploy counts --model MobileCLIP-S0 ViT-B-16",
     )
-    commands = parser.add_subparsers(required=True, metavar="counts|export|latency")
+    commands = parser.add_subparsers(required=True, metavar="counts|work|export|latency")
     counts = cli.command(
         commands,
         "counts",
@@ -56,6 +62,15 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     )
     counts.add_argument("--output", type=Path, help="JSON file to write")
     counts.add_argument("--table", type=Path, help="path without ending; .csv, .md and .tex are written")
+    work = cli.command(
+        commands,
+        "work",
+        _work,
+        "Count what the runs of a table have to compute.",
+        "python -m clipdr.deploy work --settings results/work/<work>/settings.json --output work.json",
+    )
+    work.add_argument("--settings", type=cli.settings, required=True, help="settings.json of the work")
+    work.add_argument("--output", type=Path, required=True, help="JSON file to write")
     export = cli.command(
         commands,
         "export",

@@ -4,6 +4,9 @@ Decided here:
 * A model is built, folded and run on torch's device `meta`: shapes alone, no numbers. It takes seconds and no memory.
 * Neither tower owns the logit scale (nor SigLIP's bias beside it). All the rest is the image tower's or the text
   tower's; the text tower of a CoCa has its decoder, which predicts a caption from text and image.
+* Of a mixture of experts the dense network is run, and what experts are more is added: `top_k` of them per token, as in
+  evaluation, where none is dropped, on all tokens of a text; and the router. Parameters are active if a token needs
+  them.
 * GMACs are 1e9 multiply-accumulates of the folded network for one image, or one text of the full context: products of
   matrices, attention with its masked half, and convolutions with their padding. Biases, norms, activations, softmax
   and looking up embeddings count nothing, as usual; they are work all the same.
@@ -21,7 +24,8 @@ TOWERS = {"image": "img", "text": "txt"}
 TITLE = "Parameters and work of the models"
 LEGEND = (
     "px: side of the images; tokens: context length; embed: width of the embeddings; img, txt: image and text tower. "
-    "(M): millions of parameters, of the form used for inference and of the form in training, without the logit scale. "
+    "(M): millions of parameters, of the form used for inference, those of them that are active for a token (fewer in "
+    "mixtures of experts), and of the form in training, without the logit scale. "
     "GMACs: 10⁹ multiply-accumulates of convolutions, attention and other products of matrices in the form used for "
     "inference, for one image or one text of full length."
 )
@@ -35,7 +39,7 @@ def count(name: str) -> dict:
 
     Returns:
         `network`, `image_size` (px), `embed_dim`, `context_length` (tokens), and `image` and `text`, each with
-        `params_train`, `params` (of the folded model) and `gmacs`.
+        `params_train`, `params` (of the folded model), `params_active` (those of them that a token needs) and `gmacs`.
 
     Raises:
         UserError: an unknown name, or a configuration that cannot be built or whose parts do not fit together.
@@ -44,23 +48,80 @@ def count(name: str) -> dict:
 
     from clipdr.models.build import build, image_side
     from clipdr.models.fold import reparameterize
+    from clipdr.models.moe import mixtures_of
     from clipdr.models.registry import configuration
 
     config = configuration(name)
     with torch.device("meta"):
         model = build(config, name)
         folded = reparameterize(model)
-        macs = _macs(folded, image_side(model.visual), name)
-    train, inference = _params(model), _params(folded)
+    train, inference, work = _params(model), _params(folded), macs(config, name)
+    idle = {tower: sum(_idle_params(m) for m in mixtures_of(tower_of(model, tower))) for tower in TOWERS}
     return {
         "network": name,
         "image_size": image_side(model.visual),
         "embed_dim": config["model_cfg"]["embed_dim"],
         "context_length": model.text.context_length,
     } | {
-        tower: {"params_train": train[tower], "params": inference[tower], "gmacs": macs[tower] / 1e9}
+        tower: {
+            "params_train": train[tower],
+            "params": inference[tower],
+            "params_active": inference[tower] - idle[tower],
+            "gmacs": work[tower] / 1e9,
+        }
         for tower in TOWERS
     }
+
+
+def macs(config: dict, name: str, training: bool = False) -> dict[str, int]:
+    """Tower -> multiply-accumulates of a forward pass, for one image and one text.
+
+    Args:
+        config: `{"model_cfg": …, "preprocess_cfg": …}`.
+        name: of the model in errors.
+        training: whether of the form in training, where experts have as much work as there is room for.
+    """
+    import torch
+
+    from clipdr.mixtures import dense
+    from clipdr.models.build import build, image_side
+    from clipdr.models.fold import reparameterize
+    from clipdr.models.moe import mixtures_of
+
+    with torch.device("meta"):
+        model = build(config, name)
+        plain = build({**config, "model_cfg": dense(config["model_cfg"])}, name)
+        found = _macs(plain if training else reparameterize(plain), image_side(model.visual), name)
+    for tower in TOWERS:
+        net = tower_of(model, tower)
+        for mixture in mixtures_of(net):
+            found[tower] += round(_tokens(net) * _macs_of_token(mixture, training))
+    return found
+
+
+def tower_of(model, tower: str):
+    """A tower of a model by its name here."""
+    return model.visual if tower == "image" else model.text
+
+
+def _tokens(tower) -> int:
+    """Of an image, patches and class token, or of a text of full length."""
+    return tower.context_length if hasattr(tower, "context_length") else tower.positional_embedding.shape[0]
+
+
+def _macs_of_token(mixture, training: bool) -> float:
+    """What a mixture computes for a token, more than the MLP in whose place it is."""
+    _, width, hidden = mixture.weight_in.shape
+    number = mixture.capacity if training else mixture.top_k
+    return (number - 1) * 2 * width * hidden + width * mixture.experts
+
+
+def _idle_params(mixture) -> int:
+    """Parameters of the experts that a token did not choose."""
+    from clipdr.models.moe import COPY_OF
+
+    sizes = (getattr(mixture, name).numel() for name in COPY_OF)
+    return sum(sizes) * (mixture.experts - mixture.top_k) // mixture.experts
 
 
 def _params(model) -> dict[str, int]:
@@ -149,6 +210,7 @@ def _line(entry: dict) -> dict[str, str]:
     line |= {"px": str(entry["image_size"]), "tokens": str(entry["context_length"]), "embed": str(entry["embed_dim"])}
     for tower, short in TOWERS.items():
         line[f"{short} (M)"] = _short(entry[tower]["params"] / 1e6)
+        line[f"{short} active (M)"] = _short(entry[tower]["params_active"] / 1e6)
         line[f"{short} in training (M)"] = _short(entry[tower]["params_train"] / 1e6)
     return line | {f"{short} GMACs": _short(entry[tower]["gmacs"]) for tower, short in TOWERS.items()}
 

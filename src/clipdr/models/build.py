@@ -1,6 +1,6 @@
 """From a configuration to a network with random weights, out of open_clip's and timm's parts.
 
-A configuration is open_clip's, `{"model_cfg": …, "preprocess_cfg": …}`, with three keys that open_clip lacks (and
+A configuration is open_clip's, `{"model_cfg": …, "preprocess_cfg": …}`, with four keys that open_clip lacks (and
 refuses, so that it cannot build something else from our files):
 
 * `text_cfg.mct: {attention_layers, kernel_size}` makes the text encoder a hybrid one, see `clipdr.models.mct`;
@@ -8,7 +8,8 @@ refuses, so that it cannot build something else from our files):
   timm's `vit_base_mci_224` and so open_clip's MobileCLIP-B by 0. Both give 14 x 14 patches; its windows do not overlap,
   so that with padding all patches lie one pixel further up and to the left;
 * `vision_cfg.norm_eps` is the epsilon of an image tower's layer norms: 1e-5 in the ViT that Apple trained, 1e-6 in
-  timm's.
+  timm's;
+* `vision_cfg.moe` and `text_cfg.moe` put mixtures of experts in the place of MLPs, see `clipdr.models.moe`.
 
 Towers check their input, because most of them would take a wrong one and answer something.
 """
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from clipdr.errors import UserError
+from clipdr.mixtures import KEY, TOWERS
 
 
 def build(config: dict, name: str) -> nn.Module:
@@ -43,6 +45,7 @@ def build(config: dict, name: str) -> nn.Module:
     mct = cfg["text_cfg"].pop("mct", None)
     stem_padding = cfg["vision_cfg"].pop("stem_padding", None)
     norm_eps = cfg["vision_cfg"].pop("norm_eps", None)
+    experts = {tower: cfg[tower].pop(KEY, None) for tower in TOWERS.values()}
     try:
         model = (open_clip.CoCa if "multimodal_cfg" in cfg else open_clip.CustomTextCLIP)(**cfg)
     except (TypeError, ValueError, RuntimeError, AssertionError, OSError) as error:  # OSError: nothing to fetch from
@@ -59,6 +62,9 @@ def build(config: dict, name: str) -> nn.Module:
         _pad_stem(model.visual, stem_padding, name)
     if norm_eps is not None:
         _set_norm_eps(model.visual, norm_eps, name)
+    for tower, module in (("vision_cfg", model.visual), ("text_cfg", model.text)):
+        if experts[tower] is not None:
+            _make_sparse(module, experts[tower], f"{name}: {tower}")
     if "multimodal_cfg" in cfg:  # open_clip (3.3, its issue 554) leaves this weight as memory happened to be
         weight = model.text_decoder.text_projection
         nn.init.normal_(weight, std=len(weight) ** -0.5)
@@ -78,6 +84,12 @@ def _make_hybrid(text: nn.Module, mct: dict, name: str) -> None:
         raise UserError(f"{name}: text_cfg.{error}") from None
     except TypeError as error:  # a key that is missing or unknown
         raise UserError(f"{name}: text_cfg.mct {str(error).removeprefix('make_hybrid() ')}") from None
+
+
+def _make_sparse(tower: nn.Module, experts: dict, name: str) -> None:
+    from clipdr.models.moe import make_sparse
+
+    make_sparse(tower, experts, name)
 
 
 def _fit_projection(visual: nn.Module) -> None:

@@ -14,7 +14,12 @@ Sparse Upcycling 2212.05055), of which each choice is a setting.
 * Tokens behind a text's end choose no expert, and count in no loss.
 
 Losses are means over the layers of a tower: `balance` is E Σ f_e P_e, of the share f of all choices that an expert gets
-and its mean probability P, one when all get the same; `z` is the mean of logsumexp² of the router's logits.
+and its mean probability P, one when all get the same; `z` is the mean of logsumexp² of the router's logits; `entropy`
+is LIMoE's (2206.02770), the mean entropy of a token's probabilities, and what that of the mean probabilities lacks to
+log E/2, as if half of the experts were in use.
+
+Mixtures are in the way of nothing that works with dense models: a model is exported with every expert on every token,
+which gives the same.
 
 Shape suffixes: N tokens that choose, T all tokens, D width, H hidden width, E experts, K choices of a token, A = K N
 choices in the order in which they are served, C slots of an expert, S = E C slots.
@@ -22,25 +27,34 @@ choices in the order in which they are served, C slots of an expert, S = E C slo
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from clipdr.errors import UserError
+from clipdr.mixtures import KEY, check_mixture
 
-KEY = "moe"  # of a tower's configuration
-DEFAULTS = {"top_k": 2, "capacity": 2.0, "renormalise": True, "priority": "order", "first": 1, "every": 2}
 ROUTER_STD = 0.02
+# Parameter of the experts -> that of open_clip's MLP which each of them is a copy of.
+COPY_OF = {"weight_in": "c_fc.weight", "bias_in": "c_fc.bias", "weight_out": "c_proj.weight", "bias_out": "c_proj.bias"}
+
+
+class Real:
+    """Which tokens of a tower's last batch choose experts, bool [batch, length]; None for all."""
+
+    tokens_BL: Tensor | None = None
 
 
 class MixtureOfExperts(nn.Module):
     """Experts with the shape of one MLP, Linear, activation, Linear, and a router. [..., D] -> [..., D].
 
-    After a forward pass in training mode `losses` has the scalars balance and z, and after any `load` [E], the share of
-    choices that each expert got, `dropped`, the share that found no room, and `entropy`, of the router in nats.
+    After a forward pass in training mode `losses` has the scalars balance, z and entropy, `load` [E] the share of all
+    choices that each expert got, `dropped` the share that found no room, and `spread` the entropy of a token's
+    probabilities in nats.
     """
 
-    def __init__(self, mlp: nn.Sequential, settings: Mapping) -> None:
+    def __init__(self, mlp: nn.Sequential, settings: Mapping, real: Real) -> None:
         super().__init__()
         first, self.act, last = mlp
         experts, width, hidden = settings["experts"], first.in_features, first.out_features
@@ -54,16 +68,28 @@ class MixtureOfExperts(nn.Module):
         self.bias_out = nn.Parameter(torch.zeros(experts, 1, width))
         for weight in (self.weight_in, self.weight_out):  # as nn.Linear
             nn.init.uniform_(weight, -1 / math.sqrt(weight.shape[1]), 1 / math.sqrt(weight.shape[1]))
-        self.real: Tensor | None = None  # bool [batch, length], which tokens choose; None for all
+        self.real = real
         self.losses: dict[str, Tensor] = {}
-        self.load = self.dropped = self.entropy = torch.zeros(())
+        self.load = self.dropped = self.spread = torch.zeros(())
 
     def forward(self, x: Tensor) -> Tensor:
         x_TD = x.reshape(-1, x.shape[-1])
-        if self.real is None:
+        if torch.compiler.is_exporting():
+            return self._by_all(x_TD).reshape(x.shape)
+        if self.real.tokens_BL is None:
             return self._mixed(x_TD).reshape(x.shape)
-        chosen = self.real.reshape(-1).nonzero().squeeze(1)
-        return torch.zeros_like(x_TD).index_copy(0, chosen, self._mixed(x_TD[chosen])).reshape(x.shape)
+        chosen = self.real.tokens_BL.reshape(-1).nonzero().squeeze(1)
+        mixed_ND = self._mixed(x_TD[chosen])
+        return mixed_ND.new_zeros(x_TD.shape).index_copy(0, chosen, mixed_ND).reshape(x.shape)
+
+    def _by_all(self, x_TD: Tensor) -> Tensor:
+        """The same as in evaluation, by all experts on all tokens: without sizes that depend on what is computed."""
+        gate_TK, choice_TK = self._route(x_TD)
+        gate_TE = gate_TK.new_zeros(len(x_TD), self.experts).scatter(1, choice_TK, gate_TK)
+        if self.real.tokens_BL is not None:
+            gate_TE = gate_TE * self.real.tokens_BL.reshape(-1, 1)
+        out_ETD = self._experts(x_TD.expand(self.experts, *x_TD.shape))
+        return (gate_TE.T[:, :, None] * out_ETD).sum(dim=0)
 
     def _mixed(self, x_ND: Tensor) -> Tensor:
         gate_NK, choice_NK = self._route(x_ND)
@@ -71,7 +97,8 @@ class MixtureOfExperts(nn.Module):
         place_A, load_E = _places(expert_A, self.experts)
         slots = self._slots(len(x_ND), load_E)
         fits = place_A < slots
-        self.load, self.dropped = load_E.detach() / len(expert_A), 1 - fits.float().mean().detach()
+        if self.training:
+            self.load, self.dropped = load_E / len(expert_A), 1 - fits.float().mean()
         slot_A, token_A = (expert_A * slots + place_A)[fits], token_A[fits]
         in_SD = x_ND.new_zeros(self.experts * slots, x_ND.shape[1]).index_copy(0, slot_A, x_ND[token_A])
         out_SD = self._experts(in_SD.reshape(self.experts, slots, -1)).reshape(self.experts * slots, -1)
@@ -84,14 +111,22 @@ class MixtureOfExperts(nn.Module):
             logits_NE = nn.functional.linear(x_ND.float(), self.router.weight.float())
             p_NE = logits_NE.softmax(dim=1)
         gate_NK, choice_NK = p_NE.topk(self.top_k, dim=1)
-        self.entropy = -(p_NE * p_NE.clamp_min(1e-30).log()).sum(dim=1).mean().detach()
         if self.training:
-            share_E = nn.functional.one_hot(choice_NK, self.experts).float().sum(dim=1).mean(dim=0) / self.top_k
-            balance = self.experts * (share_E * p_NE.mean(dim=0)).sum()
-            self.losses = {"balance": balance, "z": logits_NE.logsumexp(dim=1).square().mean()}
+            self._set_losses(logits_NE, p_NE, choice_NK)
         if self.renormalise:
             gate_NK = gate_NK / gate_NK.sum(dim=1, keepdim=True)
         return gate_NK, choice_NK
+
+    def _set_losses(self, logits_NE: Tensor, p_NE: Tensor, choice_NK: Tensor) -> None:
+        share_E = nn.functional.one_hot(choice_NK, self.experts).float().sum(dim=1).mean(dim=0) / self.top_k
+        mean_E, spread = p_NE.mean(dim=0), torch.special.entr(p_NE).sum(dim=1).mean()
+        lacking = math.log(self.experts / 2) - torch.special.entr(mean_E).sum()
+        self.losses = {
+            "balance": self.experts * (share_E * mean_E).sum(),
+            "z": logits_NE.logsumexp(dim=1).square().mean(),
+            "entropy": spread + lacking.clamp_min(0),
+        }
+        self.spread = spread.detach()
 
     def _slots(self, tokens: int, load_E: Tensor) -> int:
         """Of each expert: its share of the capacity, or in evaluation as many as the most wanted one needs."""
@@ -113,20 +148,25 @@ class MixtureOfExperts(nn.Module):
                 deviation of the weights (drop-upcycling).
             generator: of noise and of what is renewed.
         """
-        first, _, last = mlp
-        for mine, theirs in ((self.weight_in, first.weight.T), (self.weight_out, last.weight.T)):
-            mine.copy_(theirs.expand_as(mine))
-            if noise:
+        hidden = self.weight_in.shape[2]
+        for name, theirs in zip(COPY_OF, mlp.parameters(), strict=True):
+            mine = getattr(self, name)
+            mine.copy_(for_each(theirs, self.experts))
+            if noise and "bias" not in name:
                 mine.add_(noise * theirs.std() * torch.randn(mine.shape, generator=generator))
-        self.bias_in.copy_(first.bias.expand_as(self.bias_in))
-        self.bias_out.copy_(last.bias.expand_as(self.bias_out))
-        number = round(renewed * first.out_features)
+        number = round(renewed * hidden)
         for expert in range(self.experts if number else 0):
-            units = torch.randperm(first.out_features, generator=generator)[:number]
+            units = torch.randperm(hidden, generator=generator)[:number]
             for weight, axis in ((self.weight_in[expert], 1), (self.weight_out[expert], 0)):
                 drawn = weight.mean() + weight.std() * torch.randn(weight.shape, generator=generator)
                 weight.index_copy_(axis, units, drawn.index_select(axis, units))
             self.bias_in[expert, 0, units] = 0.0
+
+
+def for_each(of_mlp: Tensor, experts: int) -> Tensor:
+    """A Linear's weight [out, in] as [experts, in, out], or its bias [out] as [experts, 1, out]."""
+    of_one = of_mlp[None] if of_mlp.ndim == 1 else of_mlp.T
+    return of_one.expand(experts, *of_one.shape)
 
 
 def _served(gate_NK: Tensor, choice_NK: Tensor, by_gate: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -151,56 +191,38 @@ def make_sparse(tower: nn.Module, settings: Mapping, name: str) -> None:
 
     Args:
         tower: open_clip's VisionTransformer or TextTransformer.
-        settings: `experts`, and what differs from `DEFAULTS`: every `every`-th block from `first` on becomes a mixture.
+        settings: the keys `clipdr.mixtures.STRUCTURE`.
         name: what errors call the tower's configuration.
 
     Raises:
         UserError: a tower without such blocks, or settings that make no sense.
     """
-    settings = {**DEFAULTS, **settings}
     blocks = getattr(getattr(tower, "transformer", None), "resblocks", None)
     if blocks is None:
         raise UserError(
             f"{name}.{KEY} needs a transformer of open_clip, and {type(tower).__name__} is none; take it out"
         )
-    _check(settings, len(blocks), f"{name}.{KEY}")
+    check_mixture(settings, f"{name}.{KEY}")
+    if settings["first"] >= len(blocks):
+        raise UserError(f"{name}.{KEY}.first is {settings['first']}, and there are {len(blocks)} blocks; lower it")
+    real = Real()
     for block in blocks[settings["first"] :: settings["every"]]:
         if isinstance(block.mlp, MixtureOfExperts):
             raise UserError(f"{name}.{KEY}: the tower is a mixture already; upcycle a dense one")
-        block.mlp = MixtureOfExperts(block.mlp, settings)
+        block.mlp = MixtureOfExperts(block.mlp, settings, real)
     if hasattr(tower, "token_embedding"):
-        tower.register_forward_pre_hook(_mark_real)
+        if tower.pool_type not in ("argmax", "eos"):
+            raise UserError(f"{name}.{KEY}: pool_type {tower.pool_type} does not say where a text ends; take one out")
+        # At the embedding and not at the tower: evaluation calls the tower's `forward` itself, past its hooks.
+        tower.token_embedding.register_forward_pre_hook(partial(_mark_real, tower, real))
 
 
-def _check(settings: Mapping, blocks: int, where: str) -> None:
-    if settings["experts"] < 2:
-        raise UserError(f"{where}.experts is {settings['experts']}; one expert is the dense MLP: write at least 2")
-    if not 1 <= settings["top_k"] <= settings["experts"]:
-        raise UserError(
-            f"{where}.top_k is {settings['top_k']}; it must be between 1 and experts ({settings['experts']})"
-        )
-    if settings["top_k"] == 1 and settings["renormalise"]:
-        raise UserError(
-            f"{where}: with top_k 1 renormalised gates are all 1, and the router learns nothing; set one of them"
-        )
-    if settings["capacity"] <= 0:
-        raise UserError(f"{where}.capacity is {settings['capacity']}, which drops every token; write a number above 0")
-    if not 1 <= settings["first"] < blocks:
-        raise UserError(f"{where}.first is {settings['first']}; of {blocks} blocks, the first one (0) stays dense")
-
-
-def _mark_real(text: nn.Module, args: tuple[Tensor]) -> None:
+def _mark_real(text: nn.Module, real: Real, _: nn.Module, args: tuple[Tensor]) -> None:
     """Tell a text tower's mixtures which tokens stand before or at the end of their text."""
     (tokens_BL,) = args
-    if text.pool_type == "argmax":  # the end has the largest number of all tokens
-        end_B = tokens_BL.argmax(dim=1)
-    elif text.pool_type == "eos":
-        end_B = (tokens_BL == text.eos_id).int().argmax(dim=1)
-    else:
-        return
-    real_BL = torch.arange(tokens_BL.shape[1], device=tokens_BL.device) <= end_B[:, None]
-    for mixture in mixtures_of(text):
-        mixture.real = real_BL
+    at_end_BL = tokens_BL if text.pool_type == "argmax" else tokens_BL == text.eos_id  # the end is the largest token
+    end_B = at_end_BL.int().argmax(dim=1)
+    real.tokens_BL = torch.arange(tokens_BL.shape[1], device=tokens_BL.device) <= end_B[:, None]
 
 
 def mixtures_of(module: nn.Module) -> Iterator[MixtureOfExperts]:
@@ -209,7 +231,7 @@ def mixtures_of(module: nn.Module) -> Iterator[MixtureOfExperts]:
 
 
 def auxiliary_losses(tower: nn.Module) -> dict[str, Tensor]:
-    """The mean over a tower's mixtures of each loss of their last forward pass; nothing of a dense tower."""
+    """The mean over a tower's mixtures of each loss of their last pass in training; nothing of a dense tower."""
     found = [mixture.losses for mixture in mixtures_of(tower)]
     return {key: torch.stack([losses[key] for losses in found]).mean() for key in (found[0] if found else ())}
 
@@ -235,13 +257,9 @@ def upcycle(model: nn.Module, dense: nn.Module, noise: float = 0.0, renewed: flo
     inside = tuple(f"{name}." for name in sparse)
     for name, mixture in sparse.items():
         if name not in theirs or theirs[name][0].in_features != mixture.router.in_features:
-            raise UserError(
-                f"the dense model has no MLP of this width at {name}; start from a model of the same towers"
-            )
+            raise UserError(f"the dense model has no MLP of this width at {name}; start from one of the same towers")
         mixture.copy(theirs[name], noise, renewed, generator)
     rest = {key: value for key, value in own.items() if not key.startswith(inside)}
     if other := sorted({key for key in model.state_dict() if not key.startswith(inside)} ^ rest.keys()):
-        raise UserError(
-            f"the dense model is another network, first at {other[0]}; start from a model of the same towers"
-        )
+        raise UserError(f"the dense model is another network, first at {other[0]}; start from one of the same towers")
     model.load_state_dict(rest, strict=False)

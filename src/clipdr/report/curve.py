@@ -8,9 +8,10 @@ from clipdr.files import atomic_file
 from clipdr.report.efficiency import curves
 from clipdr.report.scores import read
 from clipdr.report.table import summarise
+from clipdr.report.work import with_work
 from clipdr.words import evaluation_columns
 
-COLORS = ("#2f6db3", "#b3652f")
+COLORS = ("#2f6db3", "#b3652f", "#4d8f4d", "#8a5aa8")
 
 
 def draw(report: Mapping, results: Path, output: Path) -> None:
@@ -24,6 +25,7 @@ def draw(report: Mapping, results: Path, output: Path) -> None:
     import matplotlib.pyplot as plt
     import seaborn as sns
 
+    report = with_work(report, results)
     experiment, curve = report["experiment"], report["experiment"]["curve"]
     scores = read(experiment, report["scale"], report["runs"], results)
     measured, summary = scores.measured, summarise(experiment, scores)
@@ -36,14 +38,14 @@ def draw(report: Mapping, results: Path, output: Path) -> None:
         title = f"{experiment['title']} ({experiment['source']})"
         figure.suptitle(textwrap.fill(title, 90), fontsize=12)
         for (ours, paper), column in zip(grid, columns, strict=True):
-            for color, (name, sides) in zip(COLORS, curves(report, summary, column).items(), strict=True):
+            for color, (name, sides) in zip(COLORS, curves(report, summary, column).items(), strict=False):
                 for axis, points in ((ours, sides[0]), (paper, sides[1])):
                     axis.plot([x for x, _ in points], [y for _, y in points], "o-", color=color, label=name, ms=4)
                 rows = [row["name"] for row in experiment["rows"] if row.get("point", {}).get("series") == name]
                 seeds = measured[(measured["column"] == column) & measured["row"].isin(rows)]
                 ours.scatter(seeds["row"].map(x_of), seeds["value"], color=color, s=9, alpha=0.5, linewidth=0)
             ours.set(title=f"{column}, reproduced at scale {report['scale']['name']}", xlabel=curve["quantity"])
-            paper.set(title=f"{column}, published", xlabel=f"{curve['quantity']} ({curve['unit']})")
+            paper.set(title=f"{column}, published", xlabel=f"{curve['quantity']} ({curve.get('unit')})")
             for axis in (ours, paper):
                 axis.set_xscale("log")
                 axis.set_ylabel("%")

@@ -57,14 +57,14 @@ def curves(report: Mapping, summary: pd.DataFrame, column: str) -> dict[str, tup
         mine, paper = found[row["point"]["series"]]
         if row["name"] in ours:
             mine.append((ours[row["name"]], cells.loc[row["name"], "mean"]))
-        if not pd.isna(cells.loc[row["name"], "paper"]):
+        if "x" in row["point"] and not pd.isna(cells.loc[row["name"], "paper"]):
             paper.append((row["point"]["x"], cells.loc[row["name"], "paper"]))
     return {name: (sorted(mine), sorted(paper)) for name, (mine, paper) in found.items()}
 
 
 def efficiency_lines(report: Mapping, summary: pd.DataFrame) -> list[dict[str, str]]:
     """One line per column of accuracy: the factor here and the paper's, at the best accuracy of the other series."""
-    better, other = report["experiment"]["curve"]["series"]
+    better, other, *_ = report["experiment"]["curve"]["series"]
     lines = []
     for column in evaluation_columns(report["experiment"]):
         of = curves(report, summary, column)

@@ -23,9 +23,19 @@ from clipdr.report.scores import Scores, missing_tasks, over_seeds, read
 from clipdr.report.tasks import RULE as RULE_OF_TASKS
 from clipdr.report.tasks import task_lines
 from clipdr.report.verdicts import RULE, compare, verdict_lines
+from clipdr.report.work import LEGEND, with_work
 from clipdr.text import MISSING, between, markdown_table, number, tex
-from clipdr.words import NETWORK_COLUMNS, columns_of, evaluation_columns, has_scores, published_of, words_of
+from clipdr.words import (
+    NETWORK_COLUMNS,
+    WORK_COLUMNS,
+    columns_of,
+    evaluation_columns,
+    has_scores,
+    published_of,
+    words_of,
+)
 
+Halves = list[tuple[str, str, dict[str, str]]]  # column, heading, row -> text
 EFFICIENCY = (
     "How many times less the first series needs for the best accuracy of the other, read off between the points of the "
     "curves (straight over the logarithm); ≥ where it starts above that accuracy, – where it never reaches it, or "
@@ -39,22 +49,26 @@ def build(report: Mapping, results: Path, output: Path) -> None:
     `report` is the settings.json of a table: `experiment`; `scale` with its `name` and `title`, and what
     `clipdr.report.scores.read` takes of it; and the `runs`.
 
-    Raises UserError as clipdr.report.scores.read and clipdr.report.networks.measurements.
+    Raises UserError as clipdr.report.scores.read, clipdr.report.networks.measurements and clipdr.report.work.with_work.
     """
+    report = with_work(report, results)
     experiment, scale, scale_name = report["experiment"], report["scale"], report["scale"]["name"]
     scores = read(experiment, scale, report["runs"], results)
     summary = summarise(experiment, scores)
     compared, tasks = compare(experiment, scores), task_lines(experiment, report["runs"], results)
     cells, conditions = networks.measurements(experiment, results)
+    halves = _halves(experiment, scale_name, summary, cells, report["work"])
     texts = {
-        ".csv": csv(experiment, summary, cells, conditions),
-        ".md": markdown(experiment, scale, scale_name, summary, compared, cells, conditions, tasks),
-        ".tex": latex(experiment, scale_name, summary, cells),
+        ".csv": csv(experiment, summary, cells, conditions, report["work"]),
+        ".md": markdown(experiment, scale, scale_name, summary, compared, cells, conditions, tasks, halves),
+        ".tex": latex(experiment, scale_name, halves, len(cells) > 0),
     }
     if "curve" in experiment:
         texts[".md"] += (
             f"\n## Learning efficiency\n\n{markdown_table(efficiency_lines(report, summary))}\n\n{EFFICIENCY}\n"
         )
+    if report["work"]:
+        texts[".md"] += f"\n## Work\n\n{LEGEND}\n"
     if "correlation" in experiment:
         found = markdown_table(correlation.lines(correlation.correlations(experiment, scores)))
         texts[".md"] += f"\n## Rank correlation\n\n{found}\n\n{correlation.RULE}\n"
@@ -85,11 +99,11 @@ def summarise(experiment: Mapping, scores: Scores) -> pd.DataFrame:
     return summary.assign(paper=pd.Series(paper, dtype=float))
 
 
-def csv(experiment: Mapping, summary: pd.DataFrame, cells: pd.DataFrame, conditions: Mapping) -> str:
+def csv(experiment: Mapping, summary: pd.DataFrame, cells: pd.DataFrame, conditions: Mapping, counted: Mapping) -> str:
     """The whole table, one line per row: labels, settings, seeds, network, device, then the fields of each column.
 
     Those are mean, std, low and high of the interval, images, chance and paper of an evaluation column; value and
-    paper of parameters; and value, q1, q3, the same of torch, and paper of a latency.
+    paper of parameters and of work; and value, q1, q3, the same of torch, and paper of a latency.
     """
     published, trained, lines = published_of(experiment), has_scores(experiment), []
     ours = {(cell["row"], cell["column"]): cell for _, cell in pd.concat([summary, cells]).iterrows()}
@@ -103,7 +117,10 @@ def csv(experiment: Mapping, summary: pd.DataFrame, cells: pd.DataFrame, conditi
             line["device"] = conditions["device"] if "network" in row else ""
         for column in experiment["columns"]:
             cell = ours.get((row["name"], column), {})
-            line |= _fields(column, cell, trained, len(cells) > 0)
+            if column in WORK_COLUMNS:
+                line[column] = _significant(counted[column].get(row["name"]), 6)
+            else:
+                line |= _fields(column, cell, trained, len(cells) > 0)
             line[f"{column} paper"] = published[row["name"]].get(column)
         lines.append(line)
     return pd.DataFrame(lines).to_csv(index=False, float_format="%.2f", lineterminator="\n")
@@ -118,6 +135,7 @@ def markdown(
     cells: pd.DataFrame,
     conditions: Mapping,
     tasks: list[dict[str, str]],
+    halves: Halves,
 ) -> str:
     """The table for a reader: what it is and is not, ours beside published, what was measured, the comparisons."""
     rows = experiment["rows"]
@@ -126,7 +144,7 @@ def markdown(
         f"# {experiment['title']}",
         " ".join(f"{text.rstrip('.')}." for text in [f"Source: {experiment['source']}", *filter(None, notes)]),
         _warning(experiment, scale, scale_name, len(cells) > 0),
-        markdown_table(_reader_lines(experiment, _halves(experiment, scale_name, summary, cells))),
+        markdown_table(_reader_lines(experiment, halves)),
         _legend(experiment, summary),
         *networks.notes(experiment, cells, conditions),
     ]
@@ -149,9 +167,8 @@ def markdown(
     return "\n\n".join(parts) + "\n"
 
 
-def latex(experiment: Mapping, scale_name: str, summary: pd.DataFrame, cells: pd.DataFrame) -> str:
+def latex(experiment: Mapping, scale_name: str, halves: Halves, measured: bool) -> str:
     """A booktabs tabular, ours beside published, to be put into a table environment."""
-    halves = _halves(experiment, scale_name, summary, cells)
     lead = ["row", *_label_names(experiment), *_setting_names(experiment)]
     first, rules = [], []
     at = len(lead) + 1
@@ -164,7 +181,7 @@ def latex(experiment: Mapping, scale_name: str, summary: pd.DataFrame, cells: pd
     second += [tex(heading) for _, heading, _ in halves]
     body = [[tex(value) for value in line.values()] for line in _reader_lines(experiment, halves)]
     lines = [
-        *_tex_comments(experiment, scale_name, len(cells) > 0),
+        *_tex_comments(experiment, scale_name, measured),
         rf"\begin{{tabular}}{{{'l' * len(lead)}{'r' * len(halves)}}}",
         r"\toprule",
         " & ".join([""] * len(lead) + first).strip() + r" \\",
@@ -223,15 +240,22 @@ def _fields(column: str, cell: Mapping, trained: bool, measured: bool) -> dict:
     return {column: cell["mean"], **ours, f"{column} images": images, f"{column} chance": cell["chance"]}
 
 
+def _significant(value: float | None, digits: int) -> str:
+    return MISSING if value is None else f"{value:.{digits}g}"
+
+
 def _halves(
-    experiment: Mapping, scale_name: str, summary: pd.DataFrame, cells: pd.DataFrame
-) -> list[tuple[str, str, dict[str, str]]]:
+    experiment: Mapping, scale_name: str, summary: pd.DataFrame, cells: pd.DataFrame, counted: Mapping
+) -> Halves:
     """(column, heading, row -> text) of each half of a column that has anything to show, ours before the paper's."""
     halves = []
     for column in experiment["columns"]:
         if column in NETWORK_COLUMNS:
             heading, of_paper = networks.headings(experiment, column)
             ours = networks.texts(cells, column)
+        elif column in WORK_COLUMNS:
+            heading, of_paper = f"counted, scale {scale_name}", "paper"
+            ours = {row: _significant(value, 3) for row, value in counted[column].items()}
         else:
             heading, of_paper = f"scale {scale_name}", "paper"
             chosen = summary[summary["column"] == column].dropna(subset="mean")
@@ -244,7 +268,7 @@ def _halves(
     return halves
 
 
-def _reader_lines(experiment: Mapping, halves: list[tuple[str, str, dict[str, str]]]) -> list[dict[str, str]]:
+def _reader_lines(experiment: Mapping, halves: Halves) -> list[dict[str, str]]:
     lines = []
     for row in experiment["rows"]:
         line = {"row": row["name"], **_labels(experiment, row), **row_settings(experiment, row)}

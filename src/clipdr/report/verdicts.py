@@ -31,7 +31,8 @@ def compare(experiment: Mapping, scores: Scores) -> pd.DataFrame:
     """One line per comparison in an evaluation column.
 
     Its fields are claim, column, better, than, mean, low, high, seeds, paper and verdict.
-    `mean` is that of the per-seed differences; `paper` is the published difference, NaN if not published.
+    `mean` is that of the per-seed differences; `paper` is the published difference, of the two cells or where there are
+    none by itself, NaN if not published.
     """
     published, lines = published_of(experiment), []
     for comparison in experiment.get("comparisons") or []:
@@ -47,7 +48,7 @@ def compare(experiment: Mapping, scores: Scores) -> pd.DataFrame:
         paper = [published[row].get(column) for row in (better, than)]
         line = {"claim": comparison["claim"], "column": column, "better": better, "than": than}
         line |= {"mean": (values[better] - values[than]).mean(), "low": low, "high": high, "seeds": len(seeds)}
-        line |= {"paper": None if None in paper else paper[0] - paper[1]}
+        line |= {"paper": comparison.get("difference") if None in paper else paper[0] - paper[1]}
         lines.append({**line, "verdict": ALIKE if comparison.get("similar") else verdict(low, high)})
     return pd.DataFrame(lines).astype({"paper": float} if lines else {})
 

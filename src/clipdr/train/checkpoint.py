@@ -14,6 +14,7 @@ from clipdr.files import atomic_file, partial_dir, reason
 from clipdr.progress import log
 
 RESUME = "resume.pt"
+MOMENTS = "optimizer.pt"
 LADDER = "ladder"
 
 
@@ -43,6 +44,12 @@ def resume(folder: Path, state: dict[str, object]) -> int:
         raise UserError(what) from None
     log.info("resumed at step %d", step)
     return step
+
+
+def keep_moments(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Write what the optimizer knows of the model's parameters, by their names."""
+    states = {name: optimizer.state[p] for name, p in model.named_parameters() if p in optimizer.state}
+    _write(folder / MOMENTS, {name: dict(state) for name, state in states.items()})
 
 
 def ladder_steps(steps: int, rungs: int) -> list[int]:

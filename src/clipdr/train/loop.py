@@ -23,7 +23,7 @@ from clipdr.train.parallel import World, mean, wait, wrap
 from clipdr.train.schedule import build_optimizer, learning_rate
 from clipdr.train.step import backward
 from clipdr.train.student import Student
-from clipdr.train.watch import Watch, agreement
+from clipdr.train.watch import Watch, agreement, routing, warn_of_dead_experts
 
 SAVE_EVERY_SECONDS = 60.0
 RECORDS_PER_RUN, LONGEST_GAP = 20, 50  # steps between two records: a 20th of a short run, 50 steps of a long one
@@ -40,6 +40,7 @@ def fit(
     world: World,
     tensorboard: Path | None = None,
     evaluate: Callable[[nn.Module, int], None] | None = None,
+    begin: Callable[[torch.optim.Optimizer], None] | None = None,
 ) -> nn.Module:
     """Train for `settings["steps"]` steps; the model whose weights the run gives, in evaluation mode.
 
@@ -50,12 +51,15 @@ def fit(
         what: name in messages and progress lines.
         folder: receives log.jsonl and the ladder, and holds the last checkpoint while training: a killed run goes on.
         evaluate: called by the first process after each step, with the model whose weights the run would give now.
+        begin: called with the new optimizer, to give it a state.
 
     Raises:
         UserError: the loss is not finite, or explodes; a checkpoint cannot be written.
     """
     student, objective = student.to(world.device).train(), objective.to(world.device).train()
     optimizer = build_optimizer(nn.ModuleList([student, objective]), settings)
+    if begin:
+        begin(optimizer)
     ema = _ema(student.model, settings["ema"])
     guard = Guard(what, folder)
     parts = {"model": student.model, "objective": objective, "optimizer": optimizer, "guard": guard}
@@ -63,6 +67,7 @@ def fit(
     start = checkpoint.resume(folder, parts)
     watch = Watch(folder, start, settings["batch_size"], tensorboard) if world.first else None
     run = (wrap(student, world), wrap(objective, world))
+    record: dict[str, float] = {}
     ladder, saved = checkpoint.ladder_steps(settings["steps"], settings["ladder"]), time.monotonic()
     steps = _timed(batches(start), start, settings["steps"], watch)
     for step, batch in progress(steps, f"{what}: steps", settings["steps"] - start) if world.first else steps:
@@ -71,7 +76,7 @@ def fit(
             ema.update_parameters(student.model)
         done = step + 1
         if done % _gap(settings["steps"]) == 0 or done == settings["steps"]:
-            record = _record(values, seen, world)
+            record = _record(values | routing(student.model), seen, world)
             if watch:
                 watch.record(done, record, world.device)
         if world.first and done in ladder:
@@ -81,6 +86,10 @@ def fit(
         if world.first and time.monotonic() - saved > SAVE_EVERY_SECONDS:
             checkpoint.save(folder, parts, done)
             saved = time.monotonic()
+    if world.first and settings["keep_optimizer"]:
+        checkpoint.keep_moments(folder, student.model, optimizer)
+    if world.first:
+        warn_of_dead_experts(what, record)
     wait(world)
     return (ema.module if ema else student.model).eval()
 

@@ -4,6 +4,7 @@ import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,17 +18,15 @@ from clipdr.files import finished, partial_dir, resumable_dir, sha256, sha256_fi
 from clipdr.fingerprint import own
 from clipdr.losses import module_of
 from clipdr.models.folder import (
-    WEIGHTS,
     load_tokenizer,
     preprocessing,
     random_model,
-    read_config,
     save_weights,
     weights_file,
     write_folder,
 )
 from clipdr.progress import log
-from clipdr.train import ONLINE, TEXT_TOWER, UNPAIRED, WATCHED, checkpoint, named_modules
+from clipdr.train import ONLINE, START, TEXT_TOWER, UNPAIRED, WATCHED, checkpoint, named_modules
 from clipdr.train.loop import fit
 from clipdr.train.parallel import World, join, leave, wait
 from clipdr.train.student import Student
@@ -101,10 +100,13 @@ def _train(settings: dict, made: MadeFrom, folder: Path, name: str, world: World
         write_folder(settings["model"]["config"], made.tokenizer, folder)
     wait(world)
     student, objective, source = prepare(settings, made, folder, world)
-    evaluate = None
+    evaluate = begin = None
     if "watched" in settings:
         evaluate = importlib.import_module(WATCHED).evaluator(settings, made.tokenizer, made.tasks, folder)
-    trained = fit(student, objective, source.batches, recipe(settings), name, folder, world, tensorboard, evaluate)
+    if settings.get("init", {}).get("optimizer"):
+        begin = partial(importlib.import_module(START).take_moments, model=student.model, init=made.init)
+    calls = {"evaluate": evaluate, "begin": begin}
+    trained = fit(student, objective, source.batches, recipe(settings), name, folder, world, tensorboard, **calls)
     if world.first:
         save_weights(trained, folder)
 
@@ -118,7 +120,8 @@ def prepare(settings: dict, made: MadeFrom, folder: Path, world: World) -> tuple
     """A run's student, objective and source of batches; `folder` is the student's, without weights."""
     model = random_model(settings["model"]["config"], settings["seed"], str(folder))
     if made.init is not None:
-        _start_from(model, made.init, folder)
+        asked = settings.get("init", {})
+        importlib.import_module(START).start_from(model, made.init, folder, asked, settings["seed"])
     module, tokenize, online = module_of(settings["objective"]), load_tokenizer(folder).cut, settings.get("online", {})
     teachers = [] if "teachers" in online else module.teachers_of(settings["objective"])
     kinds = [kind for kind in settings["data"]["captions"] if not ("captions" in online and kind == "syn")]
@@ -133,7 +136,8 @@ def prepare(settings: dict, made: MadeFrom, folder: Path, world: World) -> tuple
         source = unpaired(source, made.corpus, names, size, settings["seed"], world)
     if "text_tower" in settings:
         importlib.import_module(TEXT_TOWER).take(model, made.text_tower, folder)
-    student = Student(model, recipe(settings), module.masked_of(settings["objective"]), "text_tower" in settings)
+    masked, weights = module.masked_of(settings["objective"]), settings.get("mixture", {})
+    student = Student(model, recipe(settings), masked, "text_tower" in settings, weights)
     width = settings["model"]["config"]["model_cfg"]["embed_dim"]
     torch.manual_seed(settings["seed"])  # of the objective's own layers
     return student, module.Objective(settings["objective"], width, source.widths), source
@@ -168,12 +172,6 @@ def _source(settings: dict, data: Path, tokenize, side: int, teachers: list[str]
             "or enlarge the dataset"
         )
     return source
-
-
-def _start_from(model: torch.nn.Module, init: Path, folder: Path) -> None:
-    if read_config(init)["model_cfg"] != read_config(folder)["model_cfg"]:
-        raise UserError(f"{init} is another model than the one to train; start from a run of the same model")
-    model.load_state_dict(torch.load(init / WEIGHTS, weights_only=True))
 
 
 def _token(settings: dict, made: MadeFrom) -> str:

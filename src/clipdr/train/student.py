@@ -3,7 +3,7 @@
 Shape suffixes: B batch, C channels, S image side, L context length, D embedding width, M texts of all kinds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clipdr.errors import UserError
 from clipdr.models.folder import preprocessing
+from clipdr.models.moe import auxiliary_losses
 
 Output = tuple[dict[str, Tensor], dict[str, Tensor], Tensor, dict[str, Tensor]]
 
@@ -20,14 +21,22 @@ class Student(nn.Module):
 
     `settings` has device, precision, channels_last, checkpointing, compile and tf32, see
     workflow/schemas/training.schema.yaml. If `masked` is not 0, each image is embedded a second time without that share
-    of its patches. If `image_only`, the text tower and the scale do not train, and texts are not embedded.
+    of its patches. If `image_only`, the text tower and the scale do not train, and texts are not embedded. `auxiliary`
+    has the weights of the losses of mixtures of experts by name; a model that has none has no such losses.
 
     Raises UserError if patches are to be left out of a tower that is no ViT.
     """
 
-    def __init__(self, model: nn.Module, settings: dict, masked: float = 0.0, image_only: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: dict,
+        masked: float = 0.0,
+        image_only: bool = False,
+        auxiliary: Mapping[str, float] | None = None,
+    ) -> None:
         super().__init__()
-        self.model, self.image_only = model, image_only
+        self.model, self.image_only, self.auxiliary = model, image_only, dict(auxiliary or {})
         if image_only:
             model.text.requires_grad_(False)
             model.logit_scale.requires_grad_(False)
@@ -60,16 +69,25 @@ class Student(nn.Module):
     def embed(
         self, images: dict[str, Tensor], texts: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """Embeddings of images and, if they train, of texts, and the model's own parts of the loss: here none."""
+        """Embeddings of images and, if they train, of texts, and the parts of the loss that are the model's own.
+
+        Those are the losses of its mixtures, by tower, those of images as of the last of their names.
+        """
         found = {name: self.model.encode_image(img, normalize=True) for name, img in images.items()}
+        parts = self._parts("image", self.model.visual)
         if self.patches:
             with _left_out(*self.patches):
                 found["masked"] = self.model.encode_image(images["image"], normalize=True)
         if self.image_only:
-            return found, {}, {}
+            return found, {}, parts
         txt_MD = self.model.encode_text(torch.cat(list(texts.values())), normalize=True)
         sizes = [len(tokens) for tokens in texts.values()]
-        return found, dict(zip(texts, txt_MD.split(sizes), strict=True)), {}
+        parts |= self._parts("text", self.model.text)
+        return found, dict(zip(texts, txt_MD.split(sizes), strict=True)), parts
+
+    def _parts(self, name: str, tower: nn.Module) -> dict[str, Tensor]:
+        losses = auxiliary_losses(tower) if self.auxiliary and self.training else {}
+        return {f"{key}/{name}": self.auxiliary[key] * loss for key, loss in losses.items() if self.auxiliary[key]}
 
     def to_input(self, img_BCSS: Tensor) -> Tensor:
         """uint8 to float32 model input, (x / 255 - mean) / std per channel."""

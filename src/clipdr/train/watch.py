@@ -1,8 +1,9 @@
 """What one sees of a training run: lines of JSON as it goes, TensorBoard files if asked for.
 
 A record has the step, `samples` seen, `loss` and its parts, `lr`, `logit_scale`, `grad_norm`, per teacher and kind of
-texts the `agreement` of teacher and student, and of this machine: `samples_per_second`, `data_share` (of the time,
-spent waiting for batches) and `memory_mb`. All but the last three follow from settings and data.
+texts the `agreement` of teacher and student, of each mixture of experts its `routing`, and of this machine:
+`samples_per_second`, `data_share` (of the time, spent waiting for batches) and `memory_mb`. All but the last three
+follow from settings and data.
 """
 
 import json
@@ -11,9 +12,12 @@ import time
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from clipdr.batch import Embeddings
 from clipdr.errors import UserError
+from clipdr.models.moe import MixtureOfExperts
+from clipdr.progress import log
 
 LOG = "log.jsonl"
 OF_THE_MACHINE = ("samples_per_second", "data_share", "memory_mb")
@@ -65,6 +69,30 @@ def agreement(seen: Embeddings) -> dict[str, float]:
             ours = (seen.images["image"][seen.rows] @ seen.texts[kind].T).argmax(dim=1)
             found[f"agreement/{kind}/{name}"] = (theirs == ours).float().mean().item()
     return dict(sorted(found.items()))
+
+
+def routing(model: nn.Module) -> dict[str, float]:
+    """How the mixtures of a model used their experts in the last step, by tower and block.
+
+    `dropped` and `load/<expert>` are shares of all choices, `entropy` (nats) and `z` means over tokens.
+    """
+    found = {}
+    for name, mixture in model.named_modules():
+        if not isinstance(mixture, MixtureOfExperts):
+            continue
+        tower, block = name.split(".")[0], name.split(".")[-2]
+        where = f"routing/{'image' if tower == 'visual' else tower}.{block}"
+        found |= {f"{where}/dropped": float(mixture.dropped), f"{where}/entropy": float(mixture.spread)}
+        found[f"{where}/z"] = float(mixture.losses["z"].detach())
+        found |= {f"{where}/load/{expert}": share for expert, share in enumerate(mixture.load.tolist())}
+    return found
+
+
+def warn_of_dead_experts(what: str, record: dict[str, float]) -> None:
+    """Say which experts no token of a record's step has chosen."""
+    dead = [name.removeprefix("routing/") for name, share in record.items() if "/load/" in name and share == 0]
+    if dead:
+        log.warning("%s: no token of the last step chose these experts: %s", what, ", ".join(dead))
 
 
 def memory_mb(device: torch.device) -> int:
