@@ -40,9 +40,8 @@ def merge(base: Mapping, changes: Mapping) -> dict:
 def columns_of(settings: Mapping) -> dict:
     """Settings of a row as columns of a table: name -> word. What holds keys lies open."""
     flat = {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
-    if start := settings.get("init"):
-        flat["init"] = start.get("row") or start["checkpoint"]
-        flat |= {key: value for key, value in start.items() if key not in ("row", "checkpoint")}
+    for key, value in settings.get("init", {}).items():
+        flat["init" if key in ("row", "checkpoint") else key] = value
     for part in ("objective", "data", "mixture", "training"):
         flat |= {part if key == "name" else key: value for key, value in settings.get(part, {}).items()}
     return flat

@@ -250,14 +250,13 @@ def _halves(
     """(column, heading, row -> text) of each half of a column that has anything to show, ours before the paper's."""
     halves = []
     for column in experiment["columns"]:
+        heading, of_paper = f"scale {scale_name}", "paper"
         if column in NETWORK_COLUMNS:
             heading, of_paper = networks.headings(experiment, column)
             ours = networks.texts(cells, column)
         elif column in WORK_COLUMNS:
-            heading, of_paper = f"counted, scale {scale_name}", "paper"
             ours = {row: _significant(value, 3) for row, value in counted[column].items()}
         else:
-            heading, of_paper = f"scale {scale_name}", "paper"
             chosen = summary[summary["column"] == column].dropna(subset="mean")
             ours = {c["row"]: between(c["mean"], c["low"], c["high"]) for _, c in chosen.iterrows()}
         if ours:
