@@ -71,6 +71,7 @@ def rewrite(document: str, tables: Path) -> str:
 
 
 if __name__ == "__main__":
-    for path in (REPO / "README.md", *(REPO / f"docs/{name}.md" for name in ("miniature", "clipkd", "dimefm"))):
+    names = ("README", *(f"docs/{page}" for page in ("miniature", "clipkd", "dimefm", "clipup")))
+    for path in (REPO / f"{name}.md" for name in names):
         path.write_text(rewrite(path.read_text(encoding="utf-8"), TABLES), encoding="utf-8")
         print(path.relative_to(REPO))

@@ -88,13 +88,14 @@ def test_every_text_tower_takes_its_texts(name):
 
 
 def test_the_names_that_experiments_use():
-    """Tables 1, 5, 7 and 18, the students and teachers of CLIP-KD, and the students of DIME-FM."""
+    """Tables 1, 5, 7 and 18, the students and teachers of CLIP-KD and DIME-FM's, and CLIP-UP's, dense and upcycled."""
     rows = [f"ViT-B/16:MCt-{n}" for n in (6, 4, 2, 1, 0, "0-k3", "0-k31")]
     rows += ["ViT-B/16:Base", "ViT-S/16:Base", "ViT-S/16:MCt", "FastViT-MA36:Base", "MCi2:Base"]
     rows += [f"MobileCLIP-{size}" for size in ("S0", "S1", "S2", "B")]
     students = ("ViT-T/16", "MobileViT-S", "Swin-T", "MobileNetV3", "EfficientNet-B0", "ResNet-18")
     rows += [f"CLIP-KD:{name}" for name in (*students, "ViT-B/16", "ResNet-50", "ResNet-101")]
     rows += ["DIME-FM:ViT-B/32", "DIME-FM:Swin-T"]
+    rows += [f"CLIP-UP:{size}{kind}" for size in ("B/32", "B/16", "L/14") for kind in ("", ":upcycled")]
     assert set(rows) == {name for name in NAMES if name[:5] != "mini-"}
     assert configuration("ViT-B/16:Base") == configuration("MobileCLIP-B")
     assert configuration("MCi2:Base") == configuration("MobileCLIP-S2")
@@ -255,7 +256,7 @@ def test_images_of_mobileclip_are_scaled_and_nothing_else(model, side, how, imag
 
 
 def test_every_model_of_the_paper_is_prepared_the_same_way():
-    ours = [name for name in NAMES if not name.startswith(("CLIP-KD:", "DIME-FM:"))]
+    ours = [name for name in NAMES if not name.startswith(("CLIP-KD:", "CLIP-UP:", "DIME-FM:"))]
     found = [configuration(name)["preprocess_cfg"] for name in ours]
     same = {"mean": [0.0] * 3, "std": [1.0] * 3, "resize_mode": "shortest"}
     assert len(ours) > 20

@@ -74,7 +74,7 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x_TD = x.reshape(-1, x.shape[-1])
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_exporting() or x.is_meta:
             return self._by_all(x_TD).reshape(x.shape)
         if self.real.tokens_BL is None:
             return self._mixed(x_TD).reshape(x.shape)
@@ -83,7 +83,7 @@ class MixtureOfExperts(nn.Module):
         return mixed_ND.new_zeros(x_TD.shape).index_copy(0, chosen, mixed_ND).reshape(x.shape)
 
     def _by_all(self, x_TD: Tensor) -> Tensor:
-        """The same as in evaluation, by all experts on all tokens: without sizes that depend on what is computed."""
+        """The same as in evaluation, by all experts on all tokens: no size depends on what is computed."""
         gate_TK, choice_TK = self._route(x_TD)
         gate_TE = gate_TK.new_zeros(len(x_TD), self.experts).scatter(1, choice_TK, gate_TK)
         if self.real.tokens_BL is not None:
@@ -107,7 +107,7 @@ class MixtureOfExperts(nn.Module):
 
     def _route(self, x_ND: Tensor) -> tuple[Tensor, Tensor]:
         """Gates and experts of each token, [N, K]; the best first. In float32, whatever the model computes in."""
-        with torch.autocast(x_ND.device.type, enabled=False):
+        with torch.autocast("cpu" if x_ND.is_meta else x_ND.device.type, enabled=False):
             logits_NE = nn.functional.linear(x_ND.float(), self.router.weight.float())
             p_NE = logits_NE.softmax(dim=1)
         gate_NK, choice_NK = p_NE.topk(self.top_k, dim=1)
