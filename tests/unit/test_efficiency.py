@@ -1,5 +1,9 @@
 """How much sooner a curve gets somewhere, against numbers worked out by hand; and the picture of it."""
 
+import copy
+import json
+
+import pandas as pd
 import pytest
 from PIL import Image
 from scored import record, write_scores
@@ -82,3 +86,38 @@ def test_the_curve_is_drawn_with_the_same_bytes_each_time(report, tmp_path):
         curve.draw(report, tmp_path, tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert min(Image.open(tmp_path / "a.png").size) > 300
+
+
+def counted(report: dict, tmp_path) -> dict:
+    """The report with work: fast rows compute half of a GMAC for a sample, and slow ones two; a third series joins."""
+    lines = {name: {"gmacs": 0.1, "sample_gmacs": 0.5 if name.startswith("fast") else 2.0} for name in OURS}
+    (tmp_path / "work.json").write_text(json.dumps(lines))
+    experiment = copy.deepcopy(EXPERIMENT) | {"columns": ["IN-val", "GMACs", "training GMACs"]}
+    experiment["curve"] = {"quantity": "training GMACs", "series": ["fast", "slow", "slower"]}
+    experiment["comparisons"] = [
+        {"better": "fast 4.0", "than": "slow 4.0", "column": "IN-val", "claim": "c", "difference": 7.5},
+        {"better": "fast 1.0", "than": "slow 1.0", "column": "IN-val", "claim": "d", "difference": 7.5},
+    ]
+    for row in experiment["rows"]:
+        del row["point"]["x"]
+    return {**report, "experiment": experiment, "work": "work.json"}
+
+
+def test_a_table_shows_what_its_runs_compute(report, tmp_path):
+    build(counted(report, tmp_path), tmp_path, tmp_path / "table")
+    table = pd.read_csv(tmp_path / "table.csv").set_index("row")
+    assert table["training GMACs"].to_dict() == {"fast 1.0": 50, "fast 4.0": 800, "slow 1.0": 200, "slow 4.0": 3200}
+    assert set(table["GMACs"]) == {0.1}
+    text = (tmp_path / "table.md").read_text()
+    assert "training GMACs (scale tiny)" in text and "## Work" in text
+    assert "training GMACs" in (tmp_path / "table.tex").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| IN-val ") and "×" in line)
+    assert "16.0×" in line, "four times fewer samples, each of a quarter of the work"
+    claims = [line for line in text.splitlines() if line.startswith(("| c ", "| d "))]
+    assert "+7.5" in claims[0] and "+15.2" in claims[1], "where both cells are published, they say the difference"
+
+
+@pytest.mark.slow
+def test_a_curve_of_work_has_a_third_series(report, tmp_path):
+    curve.draw(counted(report, tmp_path), tmp_path, tmp_path / "curve.png")
+    assert Image.open(tmp_path / "curve.png").width > 1000
