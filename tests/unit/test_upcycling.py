@@ -16,6 +16,7 @@ from torch import nn
 
 from clipdr.deploy import work
 from clipdr.deploy.counts import count
+from clipdr.deploy.export import export
 from clipdr.errors import UserError
 from clipdr.losses import clip
 from clipdr.mixtures import TOWERS, dense, with_mixture
@@ -379,3 +380,14 @@ def test_what_is_exported_is_what_is_computed(sparse_config):
     x = torch.randn(2, 5, 32)
     program = torch.export.export(layer, (x,)).module()
     torch.testing.assert_close(program(x), layer(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_both_towers_of_a_mixture_are_exported(tmp_path):
+    """ONNX Runtime gives torch's embeddings, or there is no file; Core ML has all weights of all experts."""
+    report = export("mini-vit-clipup-upcycled", tmp_path / "exported")
+    params = count("mini-vit-clipup-upcycled")
+    for tower in TOWERS:
+        assert report[tower]["params"] == params[tower]["params"] > params[tower]["params_active"]
+        assert report[tower]["onnx"]["max_relative_error"] < 1e-5
+        assert (tmp_path / f"exported/{tower}.mlpackage").is_dir()
