@@ -183,6 +183,8 @@ def test_bytes_do_not_change(results):
         figure.draw(one, results, results / name)
     assert (results / "1.png").read_bytes() == (results / "2.png").read_bytes()
     assert b"atplotlib" not in (results / "1.png").read_bytes()
+    svg = (results / "1.svg").read_bytes()
+    assert svg == (results / "2.svg").read_bytes() and b"<svg" in svg and b"date" not in svg
 
 
 def test_records_shared_by_two_rows_are_read_for_both(results):

@@ -135,7 +135,7 @@ def test_scales_never_write_the_same_table(fresh: Path):
     """But for networks, whose numbers are the same at every scale, and for equal settings, which share their name."""
     outputs = {scale: reports(fresh, scale) for scale in ("ci", "mini")}
     assert all({path.split("/")[1] for path in paths} == {scale} for scale, paths in outputs.items())
-    assert {Path(path).suffix for path in outputs["ci"]} == {".csv", ".md", ".tex", ".png", ".json"}
+    assert {Path(path).suffix for path in outputs["ci"]} == {".csv", ".md", ".tex", ".png", ".svg", ".json"}
 
 
 def reports(folder: Path, scale: str) -> list[str]:

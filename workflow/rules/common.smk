@@ -90,7 +90,14 @@ class Known(dict):
 
 # What is made.
 ARTIFACTS = Known(
-    all_of([CHAIN, *MEASURED.values(), *WORK.values(), *(made for every in EVALUATIONS.values() for made in every.values())])
+    all_of(
+        [
+            CHAIN,
+            *MEASURED.values(),
+            *WORK.values(),
+            *(made for every in EVALUATIONS.values() for made in every.values()),
+        ]
+    )
 )
 # Full-size networks: those whose parameters stand in tables, and all by the names of their files.
 COUNTED = sorted({name for one in EXPERIMENTS.values() for name in networks(one.experiment, "params")})

@@ -35,7 +35,8 @@ rule figure:
         settings=f"results/{CONFIG['scale']}/report/{{paper}}/{{experiment}}/settings.json",
         scored=scored,
     output:
-        report(
+        svg=f"results/{CONFIG['scale']}/figures/{{paper}}/{{experiment}}.svg",
+        png=report(
             f"results/{CONFIG['scale']}/figures/{{paper}}/{{experiment}}.png",
             caption="../report/figure.rst",
             category="Figures",
@@ -53,7 +54,7 @@ rule figure:
     params:
         code=figure_code,
     shell:
-        "python -m clipdr.report figure --settings {input.settings:q} --results results --output {output:q}"
+        "python -m clipdr.report figure --settings {input.settings:q} --results results --output {output.png:q}"
         " 2>&1 | tee {log:q}"
 
 
@@ -85,7 +86,8 @@ rule figure1:
         settings=f"results/{CONFIG['scale']}/report/mobileclip/table7/settings.json",
         latencies=figure1_latencies,
     output:
-        f"results/{CONFIG['scale']}/figures/mobileclip/figure1.png",
+        svg=f"results/{CONFIG['scale']}/figures/mobileclip/figure1.svg",
+        png=f"results/{CONFIG['scale']}/figures/mobileclip/figure1.png",
     log:
         f"results/logs/figure/{CONFIG['scale']}/mobileclip/figure1.log",
     benchmark:
@@ -99,7 +101,7 @@ rule figure1:
         code=code("clipdr.report.latency"),
     shell:
         "python -m clipdr.report latency --settings {input.settings:q} --results results --column Avg-38"
-        " --output {output:q} 2>&1 | tee {log:q}"
+        " --output {output.png:q} 2>&1 | tee {log:q}"
 
 
 rule chain:
@@ -108,7 +110,8 @@ rule chain:
         pool=f"results/{CHAIN.inputs['pool'].path}/shards",
         captions=f"results/{CHAIN.path}/manifest.json",
     output:
-        f"results/{CONFIG['scale']}/figures/chain.png",
+        svg=f"results/{CONFIG['scale']}/figures/chain.svg",
+        png=f"results/{CONFIG['scale']}/figures/chain.png",
     log:
         f"results/logs/figure/{CONFIG['scale']}/chain.log",
     benchmark:
@@ -121,7 +124,7 @@ rule chain:
     params:
         code=code("clipdr.report.chain"),
     shell:
-        "python -m clipdr.report chain --pool {input.pool:q} --captions {input.captions:q} --output {output:q}"
+        "python -m clipdr.report chain --pool {input.pool:q} --captions {input.captions:q} --output {output.png:q}"
         " 2>&1 | tee {log:q}"
 
 
@@ -131,7 +134,8 @@ rule figure5:
         pool=rules.chain.input.pool,
         captions=rules.chain.input.captions,
     output:
-        f"results/{CONFIG['scale']}/figures/mobileclip/figure5.png",
+        svg=f"results/{CONFIG['scale']}/figures/mobileclip/figure5.svg",
+        png=f"results/{CONFIG['scale']}/figures/mobileclip/figure5.png",
     log:
         f"results/logs/figure/{CONFIG['scale']}/mobileclip/figure5.log",
     benchmark:
@@ -144,5 +148,5 @@ rule figure5:
     params:
         code=code("clipdr.report.captions"),
     shell:
-        "python -m clipdr.report captions --pool {input.pool:q} --captions {input.captions:q} --output {output:q}"
+        "python -m clipdr.report captions --pool {input.pool:q} --captions {input.captions:q} --output {output.png:q}"
         " 2>&1 | tee {log:q}"

@@ -4,11 +4,12 @@ from clipdr.schema import load
 
 
 def report_files(experiment):
-    """Table, and the figure of what was trained for it."""
+    """Table, and the picture of what was trained for it."""
     one, folder = EXPERIMENTS[experiment], f"results/{CONFIG['scale']}"
     tables = [f"{folder}/tables/{one.paper}/{one.name}.{suffix}" for suffix in ("csv", "md", "tex")]
     drawn = has_scores(one.experiment) and not one.measured
-    return [*tables, *([f"{folder}/figures/{one.paper}/{one.name}.png"] if drawn else [])]
+    pictures = [f"{folder}/figures/{one.paper}/{one.name}.{suffix}" for suffix in ("png", "svg")]
+    return [*tables, *(pictures if drawn else [])]
 
 
 def scored_for(*experiments):

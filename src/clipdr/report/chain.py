@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from clipdr.errors import UserError
-from clipdr.files import atomic_file
+from clipdr.report.picture import save
 
 SHOWN = {"noto": "Noto Emoji, Apache-2.0", "fluent-emoji-flat": "Fluent Emoji, MIT"}
 STAGES = (
@@ -63,9 +63,7 @@ def picture(pool: Path, captions: Path, output: Path, number: int, size: tuple[f
     with plt.rc_context({"font.size": 9, "text.parse_math": False}):
         figure = plt.figure(figsize=size)
         yield figure, chosen
-        with atomic_file(output) as partial:
-            figure.savefig(partial, format="png", dpi=150, metadata={"Software": None}, facecolor="white")
-        plt.close(figure)
+        save(figure, output)
 
 
 def choose(index: pd.DataFrame, captions: pd.DataFrame, number: int) -> pd.DataFrame:

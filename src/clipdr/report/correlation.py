@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import ConstantInputWarning, spearmanr
 
 from clipdr.evaluate.intervals import SEED, percentiles
-from clipdr.files import atomic_file
+from clipdr.report.picture import save
 from clipdr.report.scores import Scores, over_seeds, read
 from clipdr.report.verdicts import verdict
 
@@ -84,9 +84,7 @@ def draw(report: Mapping, results: Path, output: Path) -> None:
             axis.set_title(f"rank correlation {one.value:+.2f} [{one.low:+.2f}, {one.high:+.2f}]", fontsize=9)
             axis.set(xlabel=one.x, ylabel=f"{one.y} (%)")
             axis.margins(x=0.18)
-        with atomic_file(output) as partial:
-            figure.savefig(partial, format="png", dpi=150, metadata={"Software": None})
-        plt.close(figure)
+        save(figure, output)
 
 
 def _means(scores: Scores):

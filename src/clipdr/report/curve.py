@@ -4,8 +4,8 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
-from clipdr.files import atomic_file
 from clipdr.report.efficiency import curves
+from clipdr.report.picture import save
 from clipdr.report.scores import read
 from clipdr.report.table import summarise
 from clipdr.report.work import with_work
@@ -53,6 +53,4 @@ def draw(report: Mapping, results: Path, output: Path) -> None:
             if not any(len(line.get_xdata()) for line in paper.get_lines()):
                 paper.set_axis_off()  # the source has no values of this column
                 paper.set_title("")
-        with atomic_file(output) as partial:
-            figure.savefig(partial, format="png", dpi=150, metadata={"Software": None})
-        plt.close(figure)
+        save(figure, output)

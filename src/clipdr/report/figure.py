@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clipdr.errors import UserError
-from clipdr.files import atomic_file
+from clipdr.report.picture import save
 from clipdr.report.scores import read
 from clipdr.report.table import is_published, summarise
 from clipdr.text import number
@@ -63,9 +63,7 @@ def draw(report: Mapping, results: Path, output: Path) -> None:
             _finish(
                 axis, list(cells["row"]), f"{column}\n{title}", OURS if title == titles[0] else PAPER, i % per_line == 0
             )
-        with atomic_file(output) as partial:
-            figure.savefig(partial, format="png", dpi=150, metadata={"Software": None})
-        plt.close(figure)
+        save(figure, output)
 
 
 def paper_setting(experiment: Mapping) -> str:

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clipdr.errors import UserError, nearest
-from clipdr.files import atomic_file
 from clipdr.report.figure import OURS, PAPER
 from clipdr.report.networks import read_latencies
+from clipdr.report.picture import save
 from clipdr.report.table import is_published
 from clipdr.words import NETWORK_COLUMNS, evaluation_columns, networks
 
@@ -65,9 +65,7 @@ def draw(experiment: Mapping, results: Path, column: str, output: Path) -> None:
         figure.draw_without_rendering()  # the layout settles the axes, on which the places of the labels depend
         for axis, (points, *_, color) in zip(axes, panels, strict=True):
             _labels(axis, points, color)
-        with atomic_file(output) as partial:
-            figure.savefig(partial, format="png", dpi=150, metadata={"Software": None})
-        plt.close(figure)
+        save(figure, output)
 
 
 def measured(experiment: Mapping, results: Path, column: str) -> tuple[dict[str, tuple[float, float]], dict]:
