@@ -1,6 +1,8 @@
 # The chain: pool -> subset -> captions -> reinforced shards -> runs -> evaluations -> tables and figures.
 #   snakemake --cores all                      every experiment named in config/config.yaml
 #   snakemake --cores all table2               one experiment; of another paper than MobileCLIP, <paper>-<name>
+#   snakemake --cores all clipkd               every experiment of a paper
+#   snakemake --cores all everything           every experiment that the scale has
 #   snakemake --cores all models               parameters and multiply-accumulates of every model
 #   snakemake --cores all --config scale=ci    the same chain, a few minutes
 #   snakemake --cores 1 list                   every experiment and what is left of it, or why this scale does not have it
@@ -37,7 +39,15 @@ for made_by in workflow.rules:
 rule all:
     default_target: True
     input:
-        EVERYTHING,
+        ALL,
+    localrule: True
+
+
+rule everything:
+    """All tables and figures of all papers that this scale has, and the page."""
+    input:
+        tables_of(*EXPERIMENTS),
+        PAGE,
     localrule: True
 
 
@@ -55,7 +65,7 @@ for paper in sorted({planned.paper for planned in EXPERIMENTS.values()}):
         name:
             paper
         input:
-            [path for name, one in EXPERIMENTS.items() if one.paper == paper for path in report_files(name)],
+            [*tables_of(*(name for name, one in EXPERIMENTS.items() if one.paper == paper)), PAGE],
         localrule: True
 
 

@@ -12,19 +12,13 @@ import sys
 from pathlib import Path
 
 REPO = Path(__file__).parents[1]
+sys.path.insert(0, str(REPO / "src"))
+from clipdr.text import markdown_tables  # noqa: E402
+
 TABLES = REPO / "results/mini/tables"
 BLOCK = re.compile(r"(<!-- results of ([\w/]+)(?:: ([^+]*?))?( \+ comparisons)? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 DROPPED = {"rows"}  # columns of claims that repeat what the claim says
 Table = list[dict[str, str]]
-
-
-def tables_in(text: str) -> list[Table]:
-    """The Markdown tables of a text, each as a list of lines."""
-    found = []
-    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
-        head, _, *body = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines()]
-        found.append([dict(zip(head, cells, strict=True)) for cells in body])
-    return found
 
 
 def markdown(table: Table) -> str:
@@ -47,7 +41,7 @@ def chosen(table: Table, wanted: list[str]) -> Table:
 
 def written(text: str, wanted: list[str], comparisons: bool) -> str:
     """What stands in a document for the table whose .md is `text`."""
-    first, *others = tables_in(text)
+    first, *others = markdown_tables(text)
     parts = [chosen(first, wanted)]
     if comparisons:
         claims = [table for table in others if not {"tasks", "networks", "network"} & table[0].keys()]

@@ -1,5 +1,7 @@
 """How the reports write numbers and tables: fixed decimals, a dash for what is missing, Markdown and LaTeX."""
 
+import re
+
 import pandas as pd
 
 MISSING = "–"
@@ -30,6 +32,18 @@ def markdown_table(lines: list[dict[str, str]]) -> str:
     """A Markdown table with the keys of the lines as its head."""
     escaped = [{key: value.replace("|", "\\|") for key, value in line.items()} for line in lines]
     return pd.DataFrame(escaped).to_markdown(index=False, disable_numparse=True)
+
+
+def markdown_tables(text: str) -> list[list[dict[str, str]]]:
+    """The Markdown tables of a text, each as `markdown_table` takes it."""
+    found = []
+    for block in re.findall(r"(?:^\|.*(?:\n|\Z))+", text, re.MULTILINE):
+        head, _, *body = [
+            [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]]
+            for line in block.splitlines()
+        ]
+        found.append([dict(zip(head, cells, strict=True)) for cells in body])
+    return found
 
 
 def booktabs(comments: list[str], columns: str, lines: list[dict[str, str]]) -> str:

@@ -58,10 +58,37 @@ rule figure:
         " 2>&1 | tee {log:q}"
 
 
+rule page:
+    """All tables that are there on one page, the papers' claims with their verdicts, and the commands for the rest."""
+    input:
+        settings=f"results/{CONFIG['scale']}/page/settings.json",
+        form="src/clipdr/report/page.html",
+        tables=page_tables,
+    output:
+        "results/report.html",
+    log:
+        f"results/logs/page/{CONFIG['scale']}.log",
+    benchmark:
+        f"results/benchmarks/page/{CONFIG['scale']}.tsv"
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        others=other_tables,
+        code=code("clipdr.report.page"),
+    shell:
+        "python -m clipdr.report page --settings {input.settings:q} --results results --output {output:q}"
+        " 2>&1 | tee {log:q}"
+
+
 rule archive:
     """What `all` makes, and all that it rests on, as one file."""
     input:
-        EVERYTHING,
+        ALL,
     output:
         f"results/archive-{CONFIG['scale']}.tar.gz",
     log:

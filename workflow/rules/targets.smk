@@ -19,11 +19,67 @@ def scored_for(*experiments):
 
 
 # What `all` makes.
-EVERYTHING = [
+PAGE = "results/report.html"
+ALL = [
     *(path for experiment in CONFIG["experiments"] for path in report_files(experiment)),
     "results/networks/models.md",
     f"results/{CONFIG['scale']}/figures/chain.png",
+    PAGE,
 ]
+
+
+def asked(*targets):
+    """The experiments that targets stand for; those of config.yaml, of any other target."""
+    found = []
+    for target in targets:
+        of_paper = [name for name, one in EXPERIMENTS.items() if one.paper == target]
+        found += list(EXPERIMENTS) if target == "everything" else of_paper
+    return list(dict.fromkeys(found)) or CONFIG["experiments"]
+
+
+def tables_of(*experiments):
+    return [path for name in experiments for path in report_files(name)]
+
+
+def page_tables(wildcards):
+    """The tables that this call makes: the page waits for them."""
+    return tables_of(*asked(*workflow.dag_settings.targets))
+
+
+def other_tables(wildcards):
+    """What else is there, as its hashes: the page shows it as it is."""
+    others = [name for name in EXPERIMENTS if name not in asked(*workflow.dag_settings.targets)]
+    there = [Path(report_files(name)[1]) for name in others]
+    return {path.as_posix(): sha256(path.read_bytes())[:12] for path in there if path.is_file()}
+
+
+def command_of(name):
+    """How a table is made, at this scale."""
+    scale = "" if CONFIG["scale"] == "mini" else f" --config scale={CONFIG['scale']}"
+    return f"snakemake --cores all {name}{scale}"
+
+
+def page_settings():
+    """What the report is told: what there could be, and which settings each table would have today."""
+    told = {name: SETTINGS[f"{CONFIG['scale']}/report/{one.paper}/{one.name}"] for name, one in EXPERIMENTS.items()}
+    known = [
+        {"paper": one.paper, "name": one.name, "title": one.experiment["title"], "command": command_of(name)}
+        | {"settings": sha256(as_json(told[name]).encode())}
+        for name, one in EXPERIMENTS.items()
+    ]
+    left_out = [
+        {
+            **dict(zip(("paper", "name"), name.split("-", 1), strict=True)),
+            "title": name,
+            "command": command_of(name),
+            "undefined": why,
+        }
+        for name, why in MISFITS.items()
+    ]
+    return {"scale": {"name": CONFIG["scale"], "title": SCALE["title"]}, "experiments": known + left_out}
+
+
+SETTINGS[f"{CONFIG['scale']}/page"] = page_settings()
 
 
 def archived(wildcards, input):

@@ -55,6 +55,12 @@ def _explain(args) -> None:
     print(explain(json.loads(path.read_text(encoding="utf-8")), args.row, args.column, args.results))
 
 
+def _page(args) -> None:
+    from clipdr.report.page import build
+
+    build(args.settings, args.results, args.output)
+
+
 def _captions(args) -> None:
     from clipdr.report.captions import draw
 
@@ -68,7 +74,7 @@ def _arguments():
         "Write tables and pictures from evaluation records.",
         f"python -m clipdr.report table {of_table2}",
     )
-    commands = parser.add_subparsers(required=True, metavar="table|figure|latency|chain|captions|explain")
+    commands = parser.add_subparsers(required=True, metavar="table|figure|latency|chain|captions|page|explain")
     for name, run, output, example in (
         ("table", _table, "path without ending; .csv, .md and .tex are written", of_table2),
         ("figure", _figure, "PNG to write; of an experiment with settings in its rows", f"{of_table2}.png"),
@@ -101,6 +107,16 @@ def _arguments():
         command.add_argument("--pool", type=Path, required=True, help="pool folder: shards and index.parquet")
         command.add_argument("--captions", type=Path, required=True, help="manifest of the captions")
         command.add_argument("--output", type=Path, required=True, help="PNG to write")
+    command = cli.command(
+        commands,
+        "page",
+        _page,
+        "All tables that are there, and the papers' claims, on one page.",
+        "python -m clipdr.report page --settings results/mini/page/settings.json --output report.html",
+    )
+    command.add_argument("--settings", type=cli.settings, required=True, help="settings.json of the page")
+    command.add_argument("--results", type=Path, default=Path("results"), help="folder of all results (%(default)s)")
+    command.add_argument("--output", type=Path, required=True, help="HTML file to write")
     command = cli.command(
         commands,
         "explain",

@@ -4,6 +4,7 @@ Everything is read from the folder of results, which may have been moved: the ta
 job's log says what the job was given (`clipdr.provenance`). A value is computed as for the table.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -48,6 +49,19 @@ def explain(report: Mapping, row: str, column: str, results: Path) -> str:
     return "\n".join(
         [*lines, "", "To make what of this is missing, or no longer as the code would make it:", f"  {rebuilt}"]
     )
+
+
+def jobs_behind(told: Path, results: Path) -> dict[str, dict]:
+    """Row -> `number` and `text`, all jobs behind it, of a table's settings.json; nothing of rows without scores."""
+    runs = json.loads(told.read_text(encoding="utf-8"))["runs"]
+    found: dict[str, dict] = {}
+    for number, row in enumerate(dict.fromkeys(run["row"] for run in runs if "scores" in run)):
+        seen: set[Path] = set()
+        lines = []
+        for run in (run for run in runs if run["row"] == row):
+            lines += [f"seed {run['seed']}", *_path(run["scores"], results, seen)]
+        found[row] = {"number": number, "text": "\n".join(lines)}
+    return found
 
 
 def _path(scores: list[str], results: Path, seen: set[Path]) -> list[str]:

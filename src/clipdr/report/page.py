@@ -1,0 +1,174 @@
+"""The report: all tables of a scale on one page that needs no network, and the command for each that is not there.
+
+Decided here:
+* A table is shown if it was made with the settings that it would have today; of another one the page says that it was
+  not. With which code it was made is said beside it: its commit, and the jobs behind each row.
+* The scoreboard has the claims of the tables that are shown, as those judge them.
+* Texts of experiments and data are escaped. Pictures, tables and pictures for download are part of the page.
+"""
+
+import base64
+import csv
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from clipdr.errors import UserError
+from clipdr.files import atomic_file
+from clipdr.provenance import read
+from clipdr.report.explain import jobs_behind
+from clipdr.text import MISSING, markdown_tables
+
+CLAIMS = ("Comparisons", "Comparisons of networks", "Rank correlation")  # headings of tables that judge claims
+JUDGED = ("verdict", "direction")
+SHOWN, STALE, ABSENT, UNDEFINED = "shown", "other settings", "missing", "undefined"
+PAPERS = {"mobileclip": "MobileCLIP", "clipkd": "CLIP-KD", "dimefm": "DIME-FM", "clipup": "CLIP-UP"}
+
+
+def build(settings: Mapping, results: Path, output: Path) -> None:
+    """Write the page.
+
+    Args:
+        settings: `scale` with its `name` and `title`; `experiments`, each with `paper`, `name`, `title`, `command`, and
+            `settings`, the sha256 of those that its table would have today, or `undefined`, why the scale lacks it.
+        results: folder of all results.
+        output: HTML file.
+
+    Raises:
+        UserError: a table that is there without what belongs to it.
+    """
+    import jinja2
+
+    folder = Path(__file__).parent
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    entries = [_entry(one, settings["scale"]["name"], results) for one in settings["experiments"]]
+    papers = _by_paper(entries)
+    claims = [claim for of_paper in papers.values() for entry in of_paper for claim in entry["claims"]]
+    text = environment.get_template("page.html").render(
+        scale=settings["scale"],
+        papers={PAPERS.get(paper, paper): of_paper for paper, of_paper in papers.items()},
+        claims=claims,
+        counted=Counter(claim["kind"] for claim in claims),
+        spent=spent(results),
+        made=sorted({entry["made"] for entry in entries if entry["made"]}),
+    )
+    with atomic_file(output) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _entry(one: Mapping, scale: str, results: Path) -> dict:
+    """What the page says of an experiment."""
+    place = f"{one['paper']}/{one['name']}"
+    path = results / scale / "tables" / f"{place}.md"
+    entry = {**one, "id": place.replace("/", "-"), "state": _state(one, path, results / scale / "report" / place)}
+    entry |= {"main": None, "blocks": [], "claims": [], "picture": None, "downloads": {}, "rows": {}, "made": None}
+    if entry["state"] != SHOWN:
+        return entry
+    entry["blocks"] = list(blocks(path.read_text(encoding="utf-8")))
+    entry["main"] = next(number for number, (kind, _) in enumerate(entry["blocks"]) if kind == "table")
+    entry["claims"] = [{**claim, "experiment": entry["id"]} for claim in claims(entry["blocks"])]
+    picture = results / scale / "figures" / f"{place}.svg"
+    entry["picture"] = _data(picture, "image/svg+xml") if picture.is_file() else None
+    files = {
+        "table as .csv": (path.with_suffix(".csv"), "text/csv"),
+        "table as .tex": (path.with_suffix(".tex"), "text/x-tex"),
+    }
+    files |= {"picture as .svg": (picture, "image/svg+xml")} if picture.is_file() else {}
+    entry["downloads"] = {label: (file.name, _data(file, kind)) for label, (file, kind) in files.items()}
+    entry["rows"] = jobs_behind(results / scale / "report" / place / "settings.json", results)
+    line = read(results / "logs/table" / scale / f"{place}.log")
+    changed = " with changes" if line["changed"] else ""
+    entry["made"] = f"commit {line['commit'][:12]}{changed}, lock {line['lock']}, {line['machine']}"
+    return entry
+
+
+def _state(one: Mapping, table: Path, report: Path) -> str:
+    if "undefined" in one:
+        return UNDEFINED
+    if not table.is_file():
+        return ABSENT
+    told = report / "settings.json"
+    same = told.is_file() and hashlib.sha256(told.read_bytes().rstrip(b"\n")).hexdigest() == one["settings"]
+    return SHOWN if same else STALE
+
+
+def blocks(markdown: str) -> Iterator[tuple[str, object]]:
+    """A table's Markdown as ("heading", text), ("table", lines) and ("text", HTML), without its title."""
+    from markdown_it import MarkdownIt
+
+    render = MarkdownIt("commonmark", {"html": False}).render
+    for block in markdown.strip().split("\n\n"):
+        if block.startswith("# "):
+            continue
+        if block.startswith("## "):
+            yield "heading", block.removeprefix("## ")
+        elif block.startswith("|"):
+            (lines,) = markdown_tables(block)
+            yield "table", lines
+        else:
+            yield "text", render(block)
+
+
+def claims(of: list[tuple[str, object]]) -> Iterator[dict]:
+    """What the tables below the headings `CLAIMS` judge: claim, column, here, paper, verdict and its kind."""
+    heading = None
+    for kind, content in of:
+        if kind == "heading":
+            heading = content
+        elif kind == "table" and heading in CLAIMS:
+            yield from (_claim(line) for line in content)
+
+
+def _claim(line: Mapping[str, str]) -> dict:
+    here = next(value for key, value in line.items() if re.match(r"(difference|times) \((scale|here)|rank", key))
+    paper = next((value for key, value in line.items() if key.endswith("(paper)")), MISSING)
+    verdict = next(line[key] for key in JUDGED if key in line)
+    what = line.get("claim") or f"rank correlation of {line['columns']}"
+    kind = (
+        "alike" if verdict.startswith("alike") else "holds" if verdict.startswith("holds") else verdict.split(" (")[0]
+    )
+    return {
+        "claim": what,
+        "column": line.get("column", ""),
+        "here": here,
+        "paper": paper,
+        "verdict": verdict,
+        "kind": kind,
+    }
+
+
+def spent(results: Path) -> dict[str, float]:
+    """Jobs, hours and hours of a core of all that lies in the results, of which a benchmark is kept."""
+    lines = []
+    for path in sorted((results / "benchmarks").glob("*/**/*.tsv")):
+        with path.open(encoding="utf-8", newline="") as stream:
+            lines += list(csv.DictReader(stream, delimiter="\t"))
+    hours = {
+        key: sum(float(line[key]) for line in lines if line[key] not in ("-", "NA", "")) / 3600
+        for key in ("s", "cpu_time")
+    }
+    return {"jobs": len(lines), "hours": hours["s"], "core hours": hours["cpu_time"]}
+
+
+def _by_paper(entries: list[dict]) -> dict[str, list[dict]]:
+    order = sorted(entries, key=lambda entry: list(PAPERS).index(entry["paper"]) if entry["paper"] in PAPERS else 99)
+    found: dict[str, list[dict]] = {}
+    for entry in order:
+        found.setdefault(entry["paper"], []).append(entry)
+    return found
+
+
+def _data(path: Path, kind: str) -> str:
+    """A file as the address of itself."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); make the table again") from None
+    if kind.startswith("text/"):
+        return f"data:{kind};charset=utf-8,{quote(content)}"
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
