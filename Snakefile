@@ -29,6 +29,11 @@ include: "workflow/rules/networks.smk"
 include: "workflow/rules/report.smk"
 
 
+onstart:
+    if "everything" in workflow.dag_settings.targets:
+        print(f"everything: {cost_of(*EXPERIMENTS)}", file=sys.stderr)
+
+
 check_rules(SCALE.get("resources", {}), workflow.rules)
 # What runs a package is made again when that changes; Snakemake itself looks at environments with --sdm conda alone.
 for made_by in workflow.rules:

@@ -100,6 +100,12 @@ def missing(paths):
     return sum(not Path(path).exists() for path in paths)
 
 
+def cost_of(*experiments):
+    """What is left of some experiments together, and for how long, of one job after the other."""
+    jobs = listing.left(scored_for(*experiments), Path("results"), SCALE["evaluation"].get("jobs", 1))
+    return listing.cost(jobs, listing.seconds(Path("results")))
+
+
 def listed(wildcards):
     """What there is, and what it would cost now."""
     times, parts, costs = listing.seconds(Path("results")), SCALE["evaluation"].get("jobs", 1), {}

@@ -1,0 +1,186 @@
+"""The report's page: what is there, what is not and why, and that nothing on it comes from elsewhere."""
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from refusals import refused
+from scored import record, write_scores
+
+from clipdr.report import figure, page, table
+from clipdr.text import markdown_table, markdown_tables
+
+JOB = {
+    "commit": "c0ffee" * 7,
+    "changed": False,
+    "lock": "abc",
+    "machine": "Abacus, 2 cores",
+    "code": "1",
+    "python": "3.11",
+}
+JOB |= {"started": "2026-01-01T00:00:00+00:00"}
+EVIL = "<script>alert(1)</script> & [link](javascript:alert(2))"
+EXPERIMENT = {
+    "title": f"Two rows {EVIL}",
+    "source": "arXiv 0000.00000, Table 9",
+    "seeds": [0, 1],
+    "columns": ["IN-val"],
+    "rows": [
+        {"name": f"plain | {EVIL}", "settings": {"model": "a"}, "published": {"IN-val": 10.0}},
+        {"name": "better", "settings": {"model": "b"}, "published": {"IN-val": 12.0}, "note": EVIL},
+        {"name": "published alone", "published": {"IN-val": 50.0}},
+    ],
+    "comparisons": [
+        {"better": "better", "than": f"plain | {EVIL}", "column": "IN-val", "claim": f"b beats a {EVIL}"},
+        {"better": f"plain | {EVIL}", "than": "better", "column": "IN-val", "claim": "a beats b"},
+        {"better": "better", "than": f"plain | {EVIL}", "column": "IN-val", "claim": "alike", "similar": True},
+    ],
+}
+
+
+def log(path: Path, *command: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"provenance: {json.dumps({**JOB, 'command': list(command)})}\n")
+
+
+@pytest.fixture()
+def results(tmp_path):
+    """A folder of results with one table, made as its rule makes it."""
+    runs = []
+    for row, accuracy in ((EXPERIMENT["rows"][0]["name"], 0.1), ("better", 0.3)):
+        for seed in (0, 1):
+            folder = f"eval/{'plain' if '|' in row else row}{seed}/suite/scores/0-of-1"
+            write_scores(tmp_path / folder, [record("val", accuracy + 0.02 * seed, 100, 10)])
+            log(
+                tmp_path / f"logs/evaluate/{folder.split('/')[1]}/suite.log",
+                "python",
+                "-m",
+                "clipdr.evaluate",
+                "--output",
+                f"results/{folder}",
+            )
+            runs.append({"row": row, "seed": seed, "scores": [folder]})
+    report = {"experiment": EXPERIMENT, "runs": runs}
+    report["scale"] = {"name": "tiny", "title": "Tiny", "columns": {"IN-val": ["val"]}}
+    told = tmp_path / "tiny/report/mobileclip/two/settings.json"
+    told.parent.mkdir(parents=True)
+    told.write_text(json.dumps(report) + "\n")
+    for stage, draw in ((table.build, "tables/mobileclip/two"), (figure.draw, "figures/mobileclip/two.png")):
+        (tmp_path / "tiny" / draw).parent.mkdir(parents=True)
+        stage(report, tmp_path, tmp_path / "tiny" / draw)
+    log(tmp_path / "logs/table/tiny/mobileclip/two.log", "python")
+    (tmp_path / "benchmarks/table").mkdir(parents=True)
+    (tmp_path / "benchmarks/table/two.tsv").write_text("s\tcpu_time\n1800\t900\n")
+    return tmp_path
+
+
+def settings(results: Path, **changes) -> dict:
+    told = (results / "tiny/report/mobileclip/two/settings.json").read_text().rstrip("\n")
+    there = {"paper": "mobileclip", "name": "two", "title": EXPERIMENT["title"], "command": "snakemake two"}
+    there |= {"settings": hashlib.sha256(told.encode()).hexdigest()} | changes
+    gone = {
+        "paper": "clipkd",
+        "name": "losses",
+        "title": "Losses",
+        "command": "snakemake clipkd-losses",
+        "settings": "0",
+    }
+    never = {"paper": "other", "name": "x", "title": "X", "command": "snakemake x", "undefined": f"no data {EVIL}"}
+    return {"scale": {"name": "tiny", "title": f"Tiny {EVIL}"}, "experiments": [gone, there, never]}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and texts by the tag that they stand in."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    def of(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture()
+def built(results):
+    page.build(settings(results), results, results / "report.html")
+    return Page((results / "report.html").read_text())
+
+
+def test_the_scoreboard_has_each_claim_with_its_verdict(built):
+    text = " ".join(" ".join(built.texts).split())
+    assert "1 reproduced" in text and "1 contradicted" in text and "1 alike" in text
+    assert "NOT THE PAPER'S SETTING" in text and "at scale tiny" in text
+    assert "1 jobs, 0.50 hours" in text and "0.25 core hours" in text and "c0ffeec0ffee" in text
+
+
+def test_texts_inject_nothing(built):
+    assert len(built.of("script")) == 1, "the page's own"
+    assert not [a for a in built.of("a") if a["href"].startswith("javascript")]
+    assert " ".join(built.texts).count("<script>alert(1)</script>") >= 6
+    assert not [attributes for _, attributes in built.tags if any(name.startswith("on") for name in attributes)]
+
+
+def test_nothing_comes_from_elsewhere_and_every_link_leads_somewhere(built, results):
+    places = [attributes[key] for _, attributes in built.tags for key in ("src", "href") if key in attributes]
+    assert {place.split(":")[0] for place in places if place[0] != "#"} == {"data"}
+    assert not re.findall(r"url\(|@import|https?://", (results / "report.html").read_text())
+    ids = {attributes["id"] for _, attributes in built.tags if "id" in attributes}
+    assert {place[1:] for place in places if place[0] == "#"} <= ids and "mobileclip-two-1" in ids
+
+
+def test_files_are_downloaded_as_they_are(built, results):
+    found = {a["download"]: a["href"] for a in built.of("a") if "download" in a}
+    assert found.keys() == {"two.csv", "two.tex", "two.svg"}
+    tables = results / "tiny/tables/mobileclip"
+    assert unquote(found["two.csv"].partition(",")[2]) == (tables / "two.csv").read_text()
+    svg = base64.b64decode(found["two.svg"].partition(",")[2])
+    assert svg == (results / "tiny/figures/mobileclip/two.svg").read_bytes()
+    (img,) = built.of("img")
+    assert img["alt"].startswith("Two rows") and img["src"] == found["two.svg"]
+
+
+def test_a_cell_leads_to_all_that_its_row_rests_on(built):
+    links = [a["href"] for a in built.of("a") if a["href"].startswith("#mobileclip-two-")]
+    assert links == ["#mobileclip-two-0", "#mobileclip-two-1"], "no row without scores of ours"
+    assert "results/eval/better1/suite/scores/0-of-1" in " ".join(built.texts)
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"settings": "other"}, "made with other settings. Make it again: snakemake two"),
+        ({"name": "gone"}, "snakemake two"),
+    ],
+)
+def test_what_is_not_there_has_its_command_and_no_number(change, says, results):
+    page.build(settings(results, **change), results, results / "report.html")
+    found = Page((results / "report.html").read_text())
+    text = " ".join(" ".join(found.texts).split())
+    assert says in text and "snakemake clipkd-losses" in text and "This scale does not have it: no data" in text
+    assert "No table with claims was made." in text and not found.of("img") and "30.0" not in text
+
+
+def test_a_table_that_lost_a_file_is_refused(results):
+    (results / "tiny/tables/mobileclip/two.tex").unlink()
+    assert "two.tex cannot be read" in refused(page.build, settings(results), results, results / "report.html")
+
+
+def test_tables_are_read_back_as_they_were_written():
+    lines = [{"a": "x | y", "b": "1"}, {"a": "", "b": "–"}]
+    assert markdown_tables(f"# T\n\n{markdown_table(lines)}\n\ntext\n\n{markdown_table(lines[:1])}") == [
+        lines,
+        lines[:1],
+    ]
