@@ -21,7 +21,7 @@ PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[0-9][A-Za-z0-9.]*")
 ADDRESS = re.compile(r"://|\bfile:|@ |\b[\w-]+\.(?:com|org|io|net|dev)\b")
 # Targets, and what prints a text.
 WITHOUT_PYTHON = {
-    *("all", "download_eval", "file_by_hand", "list", "plan", "rulegraph"),
+    *("all", "download_eval", "everything", "file_by_hand", "list", "plan", "rulegraph"),
     *("settings", "task_by_hand", "unknown_experiment"),
 }
 
