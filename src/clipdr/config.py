@@ -45,11 +45,16 @@ class Planned:
 def load_config(root: Path, overrides: Mapping | None = None) -> dict:
     """config/config.yaml with `overrides` (what `--config` gave) in place of its keys, checked.
 
+    A scale may say itself which experiments are built, in place of config.yaml; `overrides` go before both.
     `experiments` may be given as one string, with commas between several names: `--config experiments=table2`. They
     come back by their full names, `<paper>-<name>`.
     """
     data = load(root, "config/config.yaml", "config")
     given = dict(overrides or {})
+    if "experiments" not in given and isinstance(name := given.get("scale", data["scale"]), str):
+        source = f"config/scales/{name}.yaml"
+        of_scale = _with_base(root, load_yaml(Path(root) / source, source), source)
+        data |= {key: of_scale[key] for key in ("experiments",) if key in of_scale}
     if isinstance(given.get("experiments"), str):
         given["experiments"] = [name.strip() for name in given["experiments"].split(",")]
     merged = {**data, **given}

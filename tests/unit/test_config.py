@@ -29,7 +29,8 @@ def root(tmp_path: Path) -> Path:
     shutil.copy(REPO / "config/experiments/mobileclip/task_scores.csv", tmp_path / "config/experiments/mobileclip")
     for paper in ("clipkd", "clipup", "dimefm"):
         (tmp_path / f"config/experiments/{paper}").mkdir()
-        shutil.copy(REPO / f"config/experiments/{paper}/losses.yaml", tmp_path / f"config/experiments/{paper}")
+        for name in ("losses", "headline"):
+            shutil.copy(REPO / f"config/experiments/{paper}/{name}.yaml", tmp_path / f"config/experiments/{paper}")
     return tmp_path
 
 
@@ -238,8 +239,10 @@ def test_a_column_names_a_metric_of_its_tasks_kind(root):
 
 
 def test_overrides_replace_keys_of_the_config(root):
-    assert config.load_config(root) == {"scale": "mini", "experiments": ["mobileclip-table2"]}
-    assert config.load_config(root, {"scale": "ci"})["scale"] == "ci"
+    headlines = ["clipkd-headline", "dimefm-headline", "clipup-headline"]
+    assert config.load_config(root) == {"scale": "mini", "experiments": ["mobileclip-table2", *headlines]}
+    assert config.load_config(root, {"scale": "ci"}) == {"scale": "ci", "experiments": ["mobileclip-table2"]}
+    assert config.load_config(root, {"scale": "paper15m"})["experiments"] == ["clipkd-headline"]
     given = config.load_config(root, {"experiments": "table2, mobileclip-table7"})
     assert given["experiments"] == ["mobileclip-table2", "mobileclip-table7"]
 

@@ -13,16 +13,9 @@ REPO = Path(__file__).parents[2]
 SCALES = sorted(path.stem for path in (REPO / "config/scales").glob("*.yaml"))
 
 
-NAMED = {
-    "paper15m": "clipkd-pairs",
-    "paper40m": "dimefm-headline",
-}  # where config.yaml's own experiments are not defined
-
-
 @pytest.fixture(scope="module")
 def planned():
-    asked = {scale: {"experiments": NAMED[scale]} if scale in NAMED else {} for scale in SCALES}
-    return {scale: load_experiments(REPO, load_config(REPO, {"scale": scale, **asked[scale]})) for scale in SCALES}
+    return {scale: load_experiments(REPO, load_config(REPO, {"scale": scale})) for scale in SCALES}
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -128,7 +128,7 @@ def test_required_keys_are_the_ones_of_the_shipped_scale(kind, data):
             continue
         member = {"teachers", "captioner"} & set(path[:-1]) and "augmentation" not in path[:-1]
         if (
-            path[0] in ("seeds", "recipes", "papers")
+            path[0] in ("experiments", "seeds", "recipes", "papers")
             or path[-1] in ("ops", "min_tokens", "redraws", "flip", "erase", "leave_out_chance")
             or (member and path[-1] in extras)
         ):

@@ -33,11 +33,11 @@ def test_style(tool: str):
 
 @pytest.mark.parametrize(("scale", "seeds", "chunks"), [("mini", 3, 1), ("ci", 2, 2)])
 def test_a_dry_run_lists_the_whole_chain(fresh: Path, scale: str, seeds: int, chunks: int):
-    jobs = planned_jobs(fresh, "--config", f"scale={scale}", "--")
+    jobs = planned_jobs(fresh, "--config", f"scale={scale}", "experiments=table2", "--")
     assert jobs == dict(
         fetch=1, pool=1, subset=1, tokenizer=1, captioner=1, teacher=2, caption=chunks,
         reinforce=4 * chunks, manifest=5, views=4,
-        train=6 * seeds, evaluate=6 * seeds, table=1, figure=1, models=1, chain=1, all=1,
+        train=6 * seeds, evaluate=6 * seeds, table=1, figure=1, models=1, chain=1, page=1, all=1,
     )  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def test_scales_never_write_the_same_table(fresh: Path):
 
 def reports(folder: Path, scale: str) -> list[str]:
     """What the jobs of Table 2's report and of the chain's picture would write at a scale."""
-    done = snakemake(folder, "-n", "--config", f"scale={scale}", "--")
+    done = snakemake(folder, "-n", "--config", f"scale={scale}", "experiments=table2", "--")
     blocks = re.findall(r"^rule (?:table|figure|chain):\n(.*?)(?=^\S)", done.stdout, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 3
     found = [path for block in blocks for path in re.search(r"output: (.*)", block)[1].split(", ")]
@@ -236,17 +236,15 @@ def test_the_papers_scales_ask_for_their_gpus_from_a_clone_without_data(fresh: P
 
 
 @pytest.mark.parametrize(
-    ("scale", "paper", "experiment", "file"),
+    ("scale", "paper", "file"),
     [
-        ("paper15m", "clipkd", "clipkd-pairs", "data/CLIP-KD/RN101_cc3m_12m_ep32.pt"),
-        ("paper40m", "dimefm", "dimefm-headline", "data/texts/nlp.parquet"),
+        ("paper15m", "clipkd", "data/CLIP-KD/RN101_cc3m_12m_ep32.pt"),
+        ("paper40m", "dimefm", "data/texts/nlp.parquet"),
     ],
 )
-def test_another_papers_scale_is_a_dry_run_away_and_says_what_it_lacks(
-    fresh: Path, scale: str, paper: str, experiment: str, file: str
-):
+def test_another_papers_scale_is_a_dry_run_away_and_says_what_it_lacks(fresh: Path, scale: str, paper: str, file: str):
     """From a clone without data: all jobs are listed, and a file that nobody may hand out is one that stops."""
-    of_scale = ("--config", f"scale={scale}", f"experiments={experiment}", "--")
+    of_scale = ("--config", f"scale={scale}", "--")
     planned = snakemake(fresh, "-n", "--quiet", "rules", *of_scale, paper)
     assert planned.returncode == 0 and re.search(r"^train +\d\d$", planned.stdout, re.MULTILINE)
     assert re.search(r"^file_by_hand +2$", planned.stdout, re.MULTILINE)
@@ -254,6 +252,12 @@ def test_another_papers_scale_is_a_dry_run_away_and_says_what_it_lacks(
     assert stopped.returncode != 0 and not (fresh / file).exists()
     assert f"error: {file} is not there; scale {scale} reads it: put it there, or name another file" in stopped.stdout
     shutil.rmtree(fresh / "results")
+
+
+def test_mixtures_at_the_papers_scale_are_a_dry_run_away(fresh: Path):
+    """B/32, B/16 and L/14, dense and upcycled, and what their rows compute."""
+    jobs = planned_jobs(fresh, "--config", "scale=paper1b", "--", "clipup-headline")
+    assert (jobs["train"], jobs["evaluate"], jobs["work"], jobs["table"]) == (10, 10, 1, 1)
 
 
 def test_a_scale_asks_for_resources_of_rules_that_there_are(fresh: Path):
