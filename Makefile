@@ -5,10 +5,10 @@ INSTALLED := .venv/.installed
 DOWNLOADER := .venv-download/.installed
 SUBMITTER := .venv-slurm/.installed
 
-.PHONY: help run test archive test-slurm
+.PHONY: help run test archive test-slurm test-browser
 
 help:  ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(INSTALLED)  ## rebuild every table and figure that config/config.yaml names, into results/
 	@.venv/bin/python -m clipdr.unlock
@@ -22,6 +22,9 @@ archive: $(INSTALLED)  ## put the tables, and all that they rest on, into result
 
 test-slurm: $(INSTALLED) $(SUBMITTER)  ## run the chain as jobs of a SLURM cluster on this machine: Debian, as root
 	.venv/bin/python -m pytest -m slurm tests/slurm
+
+test-browser: $(INSTALLED)  ## open the report in Chromium, which is installed where it is missing: Debian, as root
+	.venv/bin/python -m pytest -m browser tests/browser
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" 2>/dev/null || \

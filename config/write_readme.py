@@ -25,8 +25,8 @@ contradiction is one line that names the file, the key and the fix.
 An experiment says what a table varies, in the paper's words ("DataComp-12M", "strong", "ensemble"). A scale says what
 these words mean at one size of data and budget. `<name>` stands for a word of your own, `[]` for each entry of a list.
 """
-CONFIG = """What a plain `snakemake --cores all` builds. `--config scale=ci experiments=table2` changes it for one call. The
-`experiments` of a scale go before these."""
+CONFIG = """What a plain `snakemake --cores all` builds. `--config scale=ci experiments=table2` changes it for one call.
+The `experiments` of a scale go before these."""
 SCALES = """A word of an experiment is a key here: `datasets`, `augmentations`, `teachers`, `models`,
 `evaluation.columns`.
 

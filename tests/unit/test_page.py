@@ -1,97 +1,21 @@
 """The report's page: what is there, what is not and why, and that nothing on it comes from elsewhere."""
 
 import base64
-import hashlib
-import json
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from one_table import page_settings, results_of_one_table
 from refusals import refused
-from scored import record, write_scores
 
-from clipdr.report import figure, page, table
+from clipdr.report import page
 from clipdr.text import markdown_table, markdown_tables
-
-JOB = {
-    "commit": "c0ffee" * 7,
-    "changed": False,
-    "lock": "abc",
-    "machine": "Abacus, 2 cores",
-    "code": "1",
-    "python": "3.11",
-}
-JOB |= {"started": "2026-01-01T00:00:00+00:00"}
-EVIL = "<script>alert(1)</script> & [link](javascript:alert(2))"
-EXPERIMENT = {
-    "title": f"Two rows {EVIL}",
-    "source": "arXiv 0000.00000, Table 9",
-    "seeds": [0, 1],
-    "columns": ["IN-val"],
-    "rows": [
-        {"name": f"plain | {EVIL}", "settings": {"model": "a"}, "published": {"IN-val": 10.0}},
-        {"name": "better", "settings": {"model": "b"}, "published": {"IN-val": 12.0}, "note": EVIL},
-        {"name": "published alone", "published": {"IN-val": 50.0}},
-    ],
-    "comparisons": [
-        {"better": "better", "than": f"plain | {EVIL}", "column": "IN-val", "claim": f"b beats a {EVIL}"},
-        {"better": f"plain | {EVIL}", "than": "better", "column": "IN-val", "claim": "a beats b"},
-        {"better": "better", "than": f"plain | {EVIL}", "column": "IN-val", "claim": "alike", "similar": True},
-    ],
-}
-
-
-def log(path: Path, *command: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"provenance: {json.dumps({**JOB, 'command': list(command)})}\n")
 
 
 @pytest.fixture()
 def results(tmp_path):
-    """A folder of results with one table, made as its rule makes it."""
-    runs = []
-    for row, accuracy in ((EXPERIMENT["rows"][0]["name"], 0.1), ("better", 0.3)):
-        for seed in (0, 1):
-            folder = f"eval/{'plain' if '|' in row else row}{seed}/suite/scores/0-of-1"
-            write_scores(tmp_path / folder, [record("val", accuracy + 0.02 * seed, 100, 10)])
-            log(
-                tmp_path / f"logs/evaluate/{folder.split('/')[1]}/suite.log",
-                "python",
-                "-m",
-                "clipdr.evaluate",
-                "--output",
-                f"results/{folder}",
-            )
-            runs.append({"row": row, "seed": seed, "scores": [folder]})
-    report = {"experiment": EXPERIMENT, "runs": runs}
-    report["scale"] = {"name": "tiny", "title": "Tiny", "columns": {"IN-val": ["val"]}}
-    told = tmp_path / "tiny/report/mobileclip/two/settings.json"
-    told.parent.mkdir(parents=True)
-    told.write_text(json.dumps(report) + "\n")
-    for stage, draw in ((table.build, "tables/mobileclip/two"), (figure.draw, "figures/mobileclip/two.png")):
-        (tmp_path / "tiny" / draw).parent.mkdir(parents=True)
-        stage(report, tmp_path, tmp_path / "tiny" / draw)
-    log(tmp_path / "logs/table/tiny/mobileclip/two.log", "python")
-    (tmp_path / "benchmarks/table").mkdir(parents=True)
-    (tmp_path / "benchmarks/table/two.tsv").write_text("s\tcpu_time\n1800\t900\n")
-    return tmp_path
-
-
-def settings(results: Path, **changes) -> dict:
-    told = (results / "tiny/report/mobileclip/two/settings.json").read_text().rstrip("\n")
-    there = {"paper": "mobileclip", "name": "two", "title": EXPERIMENT["title"], "command": "snakemake two"}
-    there |= {"settings": hashlib.sha256(told.encode()).hexdigest()} | changes
-    gone = {
-        "paper": "clipkd",
-        "name": "losses",
-        "title": "Losses",
-        "command": "snakemake clipkd-losses",
-        "settings": "0",
-    }
-    never = {"paper": "other", "name": "x", "title": "X", "command": "snakemake x", "undefined": f"no data {EVIL}"}
-    return {"scale": {"name": "tiny", "title": f"Tiny {EVIL}"}, "experiments": [gone, there, never]}
+    return results_of_one_table(tmp_path)
 
 
 class Page(HTMLParser):
@@ -115,7 +39,7 @@ class Page(HTMLParser):
 
 @pytest.fixture()
 def built(results):
-    page.build(settings(results), results, results / "report.html")
+    page.build(page_settings(results), results, results / "report.html")
     return Page((results / "report.html").read_text())
 
 
@@ -166,7 +90,7 @@ def test_a_cell_leads_to_all_that_its_row_rests_on(built):
     ],
 )
 def test_what_is_not_there_has_its_command_and_no_number(change, says, results):
-    page.build(settings(results, **change), results, results / "report.html")
+    page.build(page_settings(results, **change), results, results / "report.html")
     found = Page((results / "report.html").read_text())
     text = " ".join(" ".join(found.texts).split())
     assert says in text and "snakemake clipkd-losses" in text and "This scale does not have it: no data" in text
@@ -175,7 +99,7 @@ def test_what_is_not_there_has_its_command_and_no_number(change, says, results):
 
 def test_a_table_that_lost_a_file_is_refused(results):
     (results / "tiny/tables/mobileclip/two.tex").unlink()
-    assert "two.tex cannot be read" in refused(page.build, settings(results), results, results / "report.html")
+    assert "two.tex cannot be read" in refused(page.build, page_settings(results), results, results / "report.html")
 
 
 def test_tables_are_read_back_as_they_were_written():
