@@ -57,7 +57,7 @@ rule everything:
 
 
 rule download_eval:
-    """All tasks of the scale's suite that can be fetched."""
+    """All tasks that something is scored on at this scale, of those that can be fetched."""
     input:
         [f"{TASKS}/{folder}" for folder in FETCHED],
     localrule: True

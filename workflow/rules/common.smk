@@ -77,6 +77,9 @@ def evaluations(experiment):
 
 
 EVALUATIONS = {name: evaluations(name) for name in EXPERIMENTS}
+# Every task that something is scored on, of the suites of the scale and of its papers.
+SUITES = [SUITE, *(one.suite for one in EXPERIMENTS.values())]
+TASKS_OF_ALL = {task["key"]: task for suite in SUITES for task in suite["tasks"]}
 # The picture of the chain shows captions of the first dataset.
 CHAIN = captions(SCALE, MODELS, next(iter(SCALE["datasets"].values())))
 

@@ -28,7 +28,7 @@ rule evaluate:
 
 # Tasks that are not cut from a pool, in the folder that the scale names: fetched as the suite's lock says, or by hand.
 TASKS = SCALE["evaluation"].get("tasks")
-GIVEN = {folder_of(task): task for task in SUITE["tasks"] if TASKS and "images_of" not in task}
+GIVEN = {folder_of(task): task for task in TASKS_OF_ALL.values() if TASKS and "images_of" not in task}
 FETCHED = {folder: task for folder, task in GIVEN.items() if "source" in task}
 
 
@@ -48,7 +48,7 @@ rule plan_download:
         mem_mb=1000,
         runtime=10,
     params:
-        suites=configuration.suites_of(SCALE),
+        suites=sorted({task["suite"] for task in GIVEN.values()}),
         tasks=TASKS,
         code=code("clipdr.evaluate.download"),
     shell:
