@@ -18,12 +18,12 @@ from clipdr.model_files import load_models
 from clipdr.models.build import build
 from clipdr.schema import REPOSITORY, defaults
 from clipdr.train.checkpoint import ladder_steps
+from clipdr.train.log import read_log
 from clipdr.train.loop import fit
 from clipdr.train.parallel import World, join, leave, shared_statistics, wrap
 from clipdr.train.schedule import build_optimizer, decays, learning_rate
 from clipdr.train.step import backward
 from clipdr.train.student import Student
-from clipdr.train.watch import read_log
 
 ALONE = World(0, 1, torch.device("cpu"))
 RECIPE = defaults("training") | {"steps": 12, "batch_size": 8, "lr": 0.01, "min_lr": 0.0, "warmup": 0}

@@ -22,8 +22,9 @@ from clipdr.models.load import load_model
 from clipdr.reinforce.embed import reinforce
 from clipdr.schema import defaults
 from clipdr.train import loop
+from clipdr.train.log import read_log
 from clipdr.train.run import train
-from clipdr.train.watch import OF_THE_MACHINE, read_log
+from clipdr.train.watch import OF_THE_MACHINE
 from clipdr.zoo.tokenizer import train_tokenizer
 from clipdr.zoo.train import Captioner, train_member
 

@@ -26,12 +26,13 @@ from clipdr.models.moe import MixtureOfExperts, mixtures_of
 from clipdr.report.work import with_work
 from clipdr.schema import defaults
 from clipdr.train.checkpoint import MOMENTS
+from clipdr.train.log import read_log
 from clipdr.train.parallel import join, leave, wrap
 from clipdr.train.run import train
 from clipdr.train.schedule import build_optimizer, decays
 from clipdr.train.start import start_from, take_moments
 from clipdr.train.student import Student
-from clipdr.train.watch import read_log, warn_of_dead_experts
+from clipdr.train.watch import warn_of_dead_experts
 
 MIXTURE = defaults("mixture") | {"experts": 4}
 

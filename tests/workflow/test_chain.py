@@ -20,7 +20,7 @@ from conftest import CI, REPO, planned_jobs, snakemake
 pytestmark = pytest.mark.slow
 ROWS, SEEDS, CHUNKS = 6, 2, 2  # of table2 and its dataset, at scale ci
 LAST = ("λ = 0.7", 0)
-REPORT = {"table": 1, "figure": 1, "page": 1, "all": 1}
+REPORT = {"table": 1, "figure": 1, "losses": 1, "page": 1, "all": 1}
 
 
 TABLE2 = "config/experiments/mobileclip/table2.yaml"

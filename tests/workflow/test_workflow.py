@@ -37,7 +37,7 @@ def test_a_dry_run_lists_the_whole_chain(fresh: Path, scale: str, seeds: int, ch
     assert jobs == dict(
         fetch=1, pool=1, subset=1, tokenizer=1, captioner=1, teacher=2, caption=chunks,
         reinforce=4 * chunks, manifest=5, views=4,
-        train=6 * seeds, evaluate=6 * seeds, table=1, figure=1, models=1, chain=1, page=1, all=1,
+        train=6 * seeds, evaluate=6 * seeds, table=1, figure=1, losses=1, models=1, chain=1, page=1, all=1,
     )  # fmt: skip
 
 
@@ -141,8 +141,8 @@ def test_scales_never_write_the_same_table(fresh: Path):
 def reports(folder: Path, scale: str) -> list[str]:
     """What the jobs of Table 2's report and of the chain's picture would write at a scale."""
     done = snakemake(folder, "-n", "--config", f"scale={scale}", "experiments=table2", "--")
-    blocks = re.findall(r"^rule (?:table|figure|chain):\n(.*?)(?=^\S)", done.stdout, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 3
+    blocks = re.findall(r"^rule (?:table|figure|losses|chain):\n(.*?)(?=^\S)", done.stdout, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 4
     found = [path for block in blocks for path in re.search(r"output: (.*)", block)[1].split(", ")]
     return [*found, *re.findall(r"results/\S+/report/\S+/settings\.json", " ".join(blocks))]
 

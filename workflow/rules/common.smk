@@ -141,14 +141,21 @@ def scores(made):
 
 
 def trained_on(run, sizes):
-    """How much a run sees, by the sizes of the datasets; nothing of a teacher, which a table only scores."""
+    """How much a run sees, by the sizes of the datasets, and its log; nothing of a teacher, which a table only scores."""
     if run.artifact.stage != "runs":
         return {}
     training = run.settings["training"]
     return {
         "seen samples": training["steps"] * training["batch_size"],
         "dataset size": sizes[run.settings["data"]["dataset"]],
+        "log": f"{run.artifact.path}/model/log.jsonl",
     }
+
+
+def trained_models(wildcards):
+    """The model folders of an experiment's runs, which have their logs."""
+    runs = EXPERIMENTS[f"{wildcards.paper}-{wildcards.experiment}"].runs
+    return sorted({f"results/{run.artifact.path}/model" for run in runs if run.artifact.stage == "runs"})
 
 
 def measured_file(made):

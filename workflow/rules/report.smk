@@ -58,6 +58,35 @@ rule figure:
         " 2>&1 | tee {log:q}"
 
 
+rule losses:
+    """How the loss of a table's runs went, a line per row."""
+    input:
+        settings=f"results/{CONFIG['scale']}/report/{{paper}}/{{experiment}}/settings.json",
+        runs=trained_models,
+    output:
+        svg=f"results/{CONFIG['scale']}/figures/{{paper}}/{{experiment}}-loss.svg",
+        png=report(
+            f"results/{CONFIG['scale']}/figures/{{paper}}/{{experiment}}-loss.png",
+            caption="../report/losses.rst",
+            category="Losses",
+            labels={"paper": "{paper}", "figure": "{experiment}"},
+        ),
+    log:
+        f"results/logs/losses/{CONFIG['scale']}/{{paper}}/{{experiment}}.log",
+    benchmark:
+        f"results/benchmarks/losses/{CONFIG['scale']}/{{paper}}/{{experiment}}.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        **asks("losses", mem_mb=2000, runtime=10),
+    params:
+        code=code("clipdr.report.losses"),
+    shell:
+        "python -m clipdr.report losses --settings {input.settings:q} --results results --output {output.png:q}"
+        " 2>&1 | tee {log:q}"
+
+
 rule page:
     """All tables that are there on one page, the papers' claims with their verdicts, and the commands for the rest."""
     input:

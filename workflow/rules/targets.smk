@@ -8,8 +8,9 @@ def report_files(experiment):
     one, folder = EXPERIMENTS[experiment], f"results/{CONFIG['scale']}"
     tables = [f"{folder}/tables/{one.paper}/{one.name}.{suffix}" for suffix in ("csv", "md", "tex")]
     drawn = has_scores(one.experiment) and not one.measured
-    pictures = [f"{folder}/figures/{one.paper}/{one.name}.{suffix}" for suffix in ("png", "svg")]
-    return [*tables, *(pictures if drawn else [])]
+    trained = any(run.artifact.stage == "runs" for run in one.runs)
+    stems = [one.name, *([f"{one.name}-loss"] if trained else [])] if drawn else []
+    return tables + [f"{folder}/figures/{one.paper}/{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")]
 
 
 def scored_for(*experiments):

@@ -30,6 +30,12 @@ def _figure(args) -> None:
     stage.draw(args.settings, args.results, args.output)
 
 
+def _losses(args) -> None:
+    from clipdr.report.losses import draw
+
+    draw(args.settings, args.results, args.output)
+
+
 def _latency(args) -> None:
     from clipdr.report.latency import draw
 
@@ -74,10 +80,11 @@ def _arguments():
         "Write tables and pictures from evaluation records.",
         f"python -m clipdr.report table {of_table2}",
     )
-    commands = parser.add_subparsers(required=True, metavar="table|figure|latency|chain|captions|page|explain")
+    commands = parser.add_subparsers(required=True, metavar="table|figure|losses|latency|chain|captions|page|explain")
     for name, run, output, example in (
         ("table", _table, "path without ending; .csv, .md and .tex are written", of_table2),
         ("figure", _figure, "PNG to write; of an experiment with settings in its rows", f"{of_table2}.png"),
+        ("losses", _losses, "PNG to write; of an experiment that trains", f"{of_table2}-loss.png"),
         (
             "latency",
             _latency,
@@ -135,6 +142,7 @@ def _arguments():
 WHAT = {
     "table": "Table of an experiment, reproduced beside published.",
     "figure": "Picture of a table, reproduced beside published.",
+    "losses": "Loss curves of a table's runs.",
     "latency": "Published accuracy over latency, measured here and published.",
     "chain": "Picture of the chain of stages with images of the pool.",
     "captions": "Images of the pool with their real and synthetic captions.",

@@ -24,6 +24,7 @@ from clipdr.text import MISSING, markdown_tables
 
 CLAIMS = ("Comparisons", "Comparisons of networks", "Rank correlation")  # headings of tables that judge claims
 JUDGED = ("verdict", "direction")
+SVG = "image/svg+xml"
 SHOWN, STALE, ABSENT, UNDEFINED = "shown", "other settings", "missing", "undefined"
 PAPERS = {"mobileclip": "MobileCLIP", "clipkd": "CLIP-KD", "dimefm": "DIME-FM", "clipup": "CLIP-UP"}
 
@@ -66,19 +67,23 @@ def _entry(one: Mapping, scale: str, results: Path) -> dict:
     place = f"{one['paper']}/{one['name']}"
     path = results / scale / "tables" / f"{place}.md"
     entry = {**one, "id": place.replace("/", "-"), "state": _state(one, path, results / scale / "report" / place)}
-    entry |= {"main": None, "blocks": [], "claims": [], "picture": None, "downloads": {}, "rows": {}, "made": None}
+    entry |= {"main": None, "blocks": [], "claims": [], "pictures": {}, "downloads": {}, "rows": {}, "made": None}
     if entry["state"] != SHOWN:
         return entry
     entry["blocks"] = list(blocks(path.read_text(encoding="utf-8")))
     entry["main"] = next(number for number, (kind, _) in enumerate(entry["blocks"]) if kind == "table")
     entry["claims"] = [{**claim, "experiment": entry["id"]} for claim in claims(entry["blocks"])]
-    picture = results / scale / "figures" / f"{place}.svg"
-    entry["picture"] = _data(picture, "image/svg+xml") if picture.is_file() else None
+    pictures = {
+        label: results / scale / "figures" / f"{place}{ending}.svg"
+        for label, ending in (("picture", ""), ("losses", "-loss"))
+    }
+    pictures = {label: file for label, file in pictures.items() if file.is_file()}
+    entry["pictures"] = {label: _data(file, SVG) for label, file in pictures.items()}
     files = {
         "table as .csv": (path.with_suffix(".csv"), "text/csv"),
         "table as .tex": (path.with_suffix(".tex"), "text/x-tex"),
     }
-    files |= {"picture as .svg": (picture, "image/svg+xml")} if picture.is_file() else {}
+    files |= {f"{label} as .svg": (file, SVG) for label, file in pictures.items()}
     entry["downloads"] = {label: (file.name, _data(file, kind)) for label, (file, kind) in files.items()}
     entry["rows"] = jobs_behind(results / scale / "report" / place / "settings.json", results)
     line = read(results / "logs/table" / scale / f"{place}.log")

@@ -18,8 +18,8 @@ from clipdr.batch import Embeddings
 from clipdr.errors import UserError
 from clipdr.models.moe import MixtureOfExperts
 from clipdr.progress import log
+from clipdr.train.log import LOG, read_log
 
-LOG = "log.jsonl"
 OF_THE_MACHINE = ("samples_per_second", "data_share", "memory_mb")
 
 
@@ -47,17 +47,6 @@ class Watch:
                 self.writer.add_scalar(name, value, step)
             self.writer.flush()
         self.since, self.step, self.waited = time.monotonic(), step, 0.0
-
-
-def read_log(path: Path) -> list[dict]:
-    """The records of a log; a last line that a killed process did not finish is left out."""
-    records = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
 
 
 def agreement(seen: Embeddings) -> dict[str, float]:
