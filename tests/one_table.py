@@ -60,6 +60,7 @@ def results_of_one_table(results: Path) -> Path:
     for stage, output in ((table.build, "tables/mobileclip/two"), (figure.draw, "figures/mobileclip/two.png")):
         (results / "tiny" / output).parent.mkdir(parents=True)
         stage(report, results, results / "tiny" / output)
+    (results / "tiny/figures/chain.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     log(results / "logs/table/tiny/mobileclip/two.log", "python")
     (results / "benchmarks/table").mkdir(parents=True)
     (results / "benchmarks/table/two.tsv").write_text("s\tcpu_time\n1800\t900\n")
@@ -79,4 +80,9 @@ def page_settings(results: Path, **changes) -> dict:
         "settings": "0",
     }
     never = {"paper": "other", "name": "x", "title": "X", "command": "snakemake x", "undefined": f"no data {EVIL}"}
-    return {"scale": {"name": "tiny", "title": f"Tiny {EVIL}"}, "experiments": [gone, there, never]}
+    pictures = [
+        {"file": f"tiny/figures/{name}.svg", "title": f"{name} {EVIL}", "command": f"snakemake {name}"}
+        for name in ("chain", "nowhere")
+    ]
+    scale = {"name": "tiny", "title": f"Tiny {EVIL}"}
+    return {"scale": scale, "pictures": pictures, "experiments": [gone, there, never]}

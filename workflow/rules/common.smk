@@ -35,7 +35,7 @@ from clipdr.chain import captions, chunks_of, evaluation, suite_of
 from clipdr.checks import check_environments
 from clipdr.chunks import chunk_names
 from clipdr.evaluate.kinds import modules_of
-from clipdr.evaluate.tasks import folder_of, present
+from clipdr.evaluate.tasks import folder_name, folder_of, present
 from clipdr.words import has_scores, networks, slug
 from clipdr.files import sha256
 from clipdr.fingerprint import fingerprint

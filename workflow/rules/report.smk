@@ -184,6 +184,33 @@ rule chain:
         " 2>&1 | tee {log:q}"
 
 
+rule gallery:
+    """Held-out images as a model sees them: hits, misses, and images that are found by their texts."""
+    input:
+        scores=gallery_scores,
+        tasks=gallery_tasks,
+    output:
+        svg=f"results/{CONFIG['scale']}/figures/gallery.svg",
+        png=f"results/{CONFIG['scale']}/figures/gallery.png",
+    log:
+        f"results/logs/figure/{CONFIG['scale']}/gallery.log",
+    benchmark:
+        f"results/benchmarks/figure/{CONFIG['scale']}/gallery.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        **asks("gallery", mem_mb=2000, runtime=10),
+    params:
+        tasks=gallery_folder,
+        shown=gallery_keys,
+        title=gallery_title,
+        code=code("clipdr.report.gallery"),
+    shell:
+        "python -m clipdr.report gallery --tasks {params.tasks:q} --scores {input.scores:q} --keys {params.shown:q}"
+        " --title {params.title:q} --output {output.png:q} 2>&1 | tee {log:q}"
+
+
 rule figure5:
     """Real against synthetic captions, on a few images of the pool."""
     input:

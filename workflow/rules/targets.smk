@@ -19,12 +19,54 @@ def scored_for(*experiments):
     return found + [of[name] for of in (MEASURED, WORK) for name in experiments if name in of]
 
 
+# What a gallery shows: a run of the first experiment, and its first tasks of two kinds.
+def of_gallery():
+    """The evaluation, its row, and a task of classification and of retrieval; None where there are none."""
+    for name in CONFIG["experiments"]:
+        runs = [run for run in EVALUATIONS[name] if run.artifact.stage == "runs"]
+        tasks = {}
+        for task in tasks_of(EXPERIMENTS[name])["tasks"] if runs else []:
+            tasks.setdefault(task["kind"], task["key"])
+        if {"classification", "retrieval"} <= tasks.keys():
+            run = next(run for run in runs if run.row == runs[-1].row)
+            return EVALUATIONS[name][run], run.row, tasks["classification"], tasks["retrieval"]
+
+
+GALLERY = of_gallery()
+
+
+def gallery_scores(wildcards):
+    return [f"results/{folder}" for folder in scores(GALLERY[0])] if GALLERY else []
+
+
+def gallery_tasks(wildcards):
+    """The pool's tasks, or the two folders among those that the scale names."""
+    if not GALLERY:
+        return []
+    of_suite = GALLERY[0].inputs["suite"]
+    folder = tasks_folder(of_suite)
+    return [f"{folder}/{folder_name(key)}" for key in GALLERY[2:]] if "folder" in of_suite.settings else folder
+
+
+def gallery_folder(wildcards):
+    return tasks_folder(GALLERY[0].inputs["suite"]) if GALLERY else ""
+
+
+def gallery_keys(wildcards):
+    return list(GALLERY[2:]) if GALLERY else []
+
+
+def gallery_title(wildcards):
+    return f"{GALLERY[1]}, at scale {CONFIG['scale']}" if GALLERY else ""
+
+
 # What `all` makes.
+PICTURES = [f"results/{CONFIG['scale']}/figures/{name}.png" for name in ("chain", *(["gallery"] if GALLERY else []))]
 PAGE = "results/report.html"
 ALL = [
     *(path for experiment in CONFIG["experiments"] for path in report_files(experiment)),
     "results/networks/models.md",
-    f"results/{CONFIG['scale']}/figures/chain.png",
+    *PICTURES,
     PAGE,
 ]
 
@@ -43,8 +85,9 @@ def tables_of(*experiments):
 
 
 def page_tables(wildcards):
-    """The tables that this call makes: the page waits for them."""
-    return tables_of(*asked(*workflow.dag_settings.targets))
+    """What this call makes: the page waits for it."""
+    names = asked(*workflow.dag_settings.targets)
+    return tables_of(*names) + (PICTURES if {*CONFIG["experiments"]} <= {*names} else [])
 
 
 def other_tables(wildcards):
@@ -52,6 +95,23 @@ def other_tables(wildcards):
     others = [name for name in EXPERIMENTS if name not in asked(*workflow.dag_settings.targets)]
     there = [Path(report_files(name)[1]) for name in others]
     return {path.as_posix(): sha256(path.read_bytes())[:12] for path in there if path.is_file()}
+
+
+# Pictures of no table: file, target, title.
+SHOWN = [
+    ("chain", "all", "The chain, with images of the pool and their words"),
+    (
+        "gallery",
+        "all",
+        "Held-out images as a model of the first table sees them: hits, misses, and images found by their texts",
+    ),
+    (
+        "mobileclip/figure1",
+        "figure1",
+        "MobileCLIP, Figure 1: published accuracy over latency, measured here and published",
+    ),
+    ("mobileclip/figure5", "figure5", "MobileCLIP, Figure 5: real and synthetic captions"),
+]
 
 
 def command_of(name):
@@ -77,7 +137,12 @@ def page_settings():
         }
         for name, why in MISFITS.items()
     ]
-    return {"scale": {"name": CONFIG["scale"], "title": SCALE["title"]}, "experiments": known + left_out}
+    scale = {"name": CONFIG["scale"], "title": SCALE["title"]}
+    pictures = [
+        {"file": f"{CONFIG['scale']}/figures/{file}.svg", "title": title, "command": command_of(target)}
+        for file, target, title in SHOWN
+    ]
+    return {"scale": scale, "pictures": pictures, "experiments": known + left_out}
 
 
 SETTINGS[f"{CONFIG['scale']}/page"] = page_settings()

@@ -61,6 +61,12 @@ def _explain(args) -> None:
     print(explain(json.loads(path.read_text(encoding="utf-8")), args.row, args.column, args.results))
 
 
+def _gallery(args) -> None:
+    from clipdr.report.gallery import draw
+
+    draw(args.tasks, args.scores, *args.keys, args.title, args.output)
+
+
 def _page(args) -> None:
     from clipdr.report.page import build
 
@@ -80,7 +86,9 @@ def _arguments():
         "Write tables and pictures from evaluation records.",
         f"python -m clipdr.report table {of_table2}",
     )
-    commands = parser.add_subparsers(required=True, metavar="table|figure|losses|latency|chain|captions|page|explain")
+    commands = parser.add_subparsers(
+        required=True, metavar="table|figure|losses|latency|chain|captions|gallery|page|explain"
+    )
     for name, run, output, example in (
         ("table", _table, "path without ending; .csv, .md and .tex are written", of_table2),
         ("figure", _figure, "PNG to write; of an experiment with settings in its rows", f"{of_table2}.png"),
@@ -114,6 +122,20 @@ def _arguments():
         command.add_argument("--pool", type=Path, required=True, help="pool folder: shards and index.parquet")
         command.add_argument("--captions", type=Path, required=True, help="manifest of the captions")
         command.add_argument("--output", type=Path, required=True, help="PNG to write")
+    command = cli.command(
+        commands,
+        "gallery",
+        _gallery,
+        "Held-out images as a model sees them: hits, misses, and images that are found by their texts.",
+        "python -m clipdr.report gallery --tasks results/pool/<pool>/tasks "
+        "--scores results/eval/<run>/<suite>/scores/0-of-1 "
+        "--keys emoji/val emoji/retrieval --title 'my model' --output gallery.png",
+    )
+    command.add_argument("--tasks", type=Path, required=True, help="folder of all tasks")
+    command.add_argument("--scores", type=Path, nargs="+", required=True, help="folders of the model's scores")
+    command.add_argument("--keys", nargs=2, required=True, help="a task of classification and one of retrieval")
+    command.add_argument("--title", required=True, help="what model it is")
+    command.add_argument("--output", type=Path, required=True, help="PNG to write")
     command = cli.command(
         commands,
         "page",

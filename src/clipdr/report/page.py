@@ -33,7 +33,8 @@ def build(settings: Mapping, results: Path, output: Path) -> None:
     """Write the page.
 
     Args:
-        settings: `scale` with its `name` and `title`; `experiments`, each with `paper`, `name`, `title`, `command`, and
+        settings: `scale` with its `name` and `title`; `pictures` of no table, each with its SVG `file` below `results`,
+            `title` and `command`; `experiments`, each with `paper`, `name`, `title`, `command`, and
             `settings`, the sha256 of those that its table would have today, or `undefined`, why the scale lacks it.
         results: folder of all results.
         output: HTML file.
@@ -48,10 +49,14 @@ def build(settings: Mapping, results: Path, output: Path) -> None:
         loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     entries = [_entry(one, settings["scale"]["name"], results) for one in settings["experiments"]]
-    papers = _by_paper(entries)
+    papers, there = _by_paper(entries), [one for one in settings["pictures"] if (results / one["file"]).is_file()]
     claims = [claim for of_paper in papers.values() for entry in of_paper for claim in entry["claims"]]
     text = environment.get_template("page.html").render(
         scale=settings["scale"],
+        pictures=[
+            {**one, "name": Path(one["file"]).name, "address": _data(results / one["file"], SVG)} for one in there
+        ],
+        absent=[one for one in settings["pictures"] if one not in there],
         papers={PAPERS.get(paper, paper): of_paper for paper, of_paper in papers.items()},
         claims=claims,
         counted=Counter(claim["kind"] for claim in claims),
