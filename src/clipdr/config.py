@@ -135,12 +135,13 @@ def load_experiments(root: Path, config: Mapping) -> tuple[dict[str, Planned], d
         raise UserError(
             f"{scale_source}: papers.{unknown[0]} is no folder of config/experiments{nearest(unknown[0], papers)}"
         )
-    views = {paper: with_suites(for_paper(scale, paper), root, scale_source) for paper in papers}
+    only = {"seeds": config["seeds"]} if "seeds" in config else {}
+    views = {paper: with_suites(for_paper(scale, paper) | only, root, scale_source) for paper in papers}
     for key, path in files.items():
         paper, source = path.parent.name, path.relative_to(root).as_posix()
         seen, suite = views[paper]
         asked = with_words(with_checkpoints(load(root, source, "experiment"), seen), seen)
-        experiment = with_tasks(asked, path.parent)
+        experiment = with_seeds(with_tasks(asked, path.parent), config.get("seeds"))
         try:
             if reason := undefined.get(key, undefined.get(paper)):
                 raise UserError(f"{source} is undefined at scale {config['scale']}: {reason}")
@@ -159,6 +160,15 @@ def load_experiments(root: Path, config: Mapping) -> tuple[dict[str, Planned], d
             "captions, or a folder of WebDataset shards"
         )
     return planned, misfits
+
+
+def with_seeds(experiment: Mapping, number: int | None) -> dict:
+    """The experiment with so many seeds: its own first ones, and if they are too few the next numbers."""
+    if number is None or "seeds" not in experiment:
+        return dict(experiment)
+    own = experiment["seeds"]
+    more = [seed for seed in range(len(own) + number) if seed not in own]
+    return {**experiment, "seeds": [*own, *more][:number]}
 
 
 def load_suite(root: Path, name: str) -> dict:

@@ -247,6 +247,17 @@ def test_overrides_replace_keys_of_the_config(root):
     assert given["experiments"] == ["mobileclip-table2", "mobileclip-table7"]
 
 
+def test_more_seeds_keep_the_runs_that_are_there(root):
+    runs = {}
+    for seeds in ({}, {"seeds": 5}, {"seeds": 1}):
+        chosen = config.load_config(root, {"experiments": "table2", **seeds})
+        planned = config.load_experiments(root, chosen)[0]["mobileclip-table2"]
+        runs[seeds.get("seeds", 3)] = {run.name for run in planned.runs}
+    assert {number: len(names) for number, names in runs.items()} == {3: 18, 5: 30, 1: 6}
+    assert runs[1] < runs[3] < runs[5]
+    assert config.with_seeds({"seeds": [4, 0]}, 4) == {"seeds": [4, 0, 1, 2]}
+
+
 def test_a_wrong_override_is_blamed_on_the_command_line_and_a_wrong_file_on_the_file(root):
     message = refused(config.load_config, root, {"scael": "mini"})
     assert message.startswith("--config: scael is not a key; did you mean 'scale'?")

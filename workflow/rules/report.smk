@@ -94,7 +94,7 @@ rule page:
         form="src/clipdr/report/page.html",
         tables=page_tables,
     output:
-        "results/report.html",
+        report("results/report.html", caption="../report/page.rst", category="Report"),
     log:
         f"results/logs/page/{CONFIG['scale']}.log",
     benchmark:

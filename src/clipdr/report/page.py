@@ -152,25 +152,35 @@ def _claim(line: Mapping[str, str]) -> dict:
     }
 
 
-def spent(results: Path) -> dict[str, float]:
-    """Jobs, hours and hours of a core of all that lies in the results, of which a benchmark is kept."""
+def spent(results: Path) -> list[dict[str, str]]:
+    """Jobs, hours and core hours of all that lies in the results, by rule, the longest first, and of all together."""
     lines = []
     for path in sorted((results / "benchmarks").glob("*/**/*.tsv")):
+        rule = path.relative_to(results / "benchmarks").parts[0]
         with path.open(encoding="utf-8", newline="") as stream:
-            lines += list(csv.DictReader(stream, delimiter="\t"))
-    hours = {
-        key: sum(float(line[key]) for line in lines if line[key] not in ("-", "NA", "")) / 3600
-        for key in ("s", "cpu_time")
-    }
-    return {"jobs": len(lines), "hours": hours["s"], "core hours": hours["cpu_time"]}
+            lines += [{**line, "rule": rule} for line in csv.DictReader(stream, delimiter="\t")]
+    found = {rule: [line for line in lines if line["rule"] == rule] for rule in {line["rule"] for line in lines}}
+    hours = {rule: (len(of), _hours(of, "s"), _hours(of, "cpu_time")) for rule, of in found.items()}
+    rows = sorted(hours.items(), key=lambda item: (-item[1][1], item[0]))
+    rows.append(("all", tuple(map(sum, zip(*hours.values(), strict=True))) or (0, 0.0, 0.0)))
+    names = ("jobs", "hours", "core hours")
+    return [
+        {"rule": rule} | dict(zip(names, (str(jobs), f"{wall:.2f}", f"{core:.2f}"), strict=True))
+        for rule, (jobs, wall, core) in rows
+    ]
+
+
+def _hours(lines: list[dict], column: str) -> float:
+    """Of a column of seconds, in which Snakemake writes a dash for a job that was too short."""
+    return sum(float(line[column]) for line in lines if line[column][:1].isdigit()) / 3600
 
 
 def _by_paper(entries: list[dict]) -> dict[str, list[dict]]:
-    order = sorted(entries, key=lambda entry: list(PAPERS).index(entry["paper"]) if entry["paper"] in PAPERS else 99)
-    found: dict[str, list[dict]] = {}
-    for entry in order:
+    """In the order of `PAPERS`, others behind them."""
+    found: dict[str, list[dict]] = {paper: [] for paper in PAPERS}
+    for entry in entries:
         found.setdefault(entry["paper"], []).append(entry)
-    return found
+    return {paper: of_paper for paper, of_paper in found.items() if of_paper}
 
 
 def _data(path: Path, kind: str) -> str:

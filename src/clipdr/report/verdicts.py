@@ -18,8 +18,12 @@ REPRODUCED, CONTRADICTED, UNDECIDED = "reproduced", "contradicted", "undecided"
 RULE = (
     "A difference is taken within each seed and on the same test images, then averaged; in brackets the middle 95 % of "
     "a bootstrap over test images and seeds. A claim is reproduced when the whole interval is above zero, contradicted "
-    "when it is below, and else undecided. Where the paper finds two rows alike, nothing is judged."
+    "when it is below, and else undecided; so is one of runs of a single seed. Where the paper finds two rows alike, "
+    "nothing is judged. Intervals are of one comparison each: of many, one in twenty lies aside by chance."
 )
+
+
+ONE_SEED = f"{UNDECIDED} (one seed)"
 
 
 def verdict(low: float, high: float) -> str:
@@ -35,6 +39,7 @@ def compare(experiment: Mapping, scores: Scores) -> pd.DataFrame:
     none by itself, NaN if not published.
     """
     published, lines = published_of(experiment), []
+    trained = {row["name"] for row in experiment["rows"] if "settings" in row}
     for comparison in experiment.get("comparisons") or []:
         better, than, column = comparison["better"], comparison["than"], comparison["column"]
         if column in NETWORK_COLUMNS:
@@ -49,7 +54,8 @@ def compare(experiment: Mapping, scores: Scores) -> pd.DataFrame:
         line = {"claim": comparison["claim"], "column": column, "better": better, "than": than}
         line |= {"mean": (values[better] - values[than]).mean(), "low": low, "high": high, "seeds": len(seeds)}
         line |= {"paper": comparison.get("difference") if None in paper else paper[0] - paper[1]}
-        lines.append({**line, "verdict": ALIKE if comparison.get("similar") else verdict(low, high)})
+        judged = ONE_SEED if len(seeds) == 1 and {better, than} & trained else verdict(low, high)
+        lines.append({**line, "verdict": ALIKE if comparison.get("similar") else judged})
     return pd.DataFrame(lines).astype({"paper": float} if lines else {})
 
 
