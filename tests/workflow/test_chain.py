@@ -16,6 +16,9 @@ import pandas as pd
 import pytest
 from clones import copy_of_the_repository
 from conftest import CI, REPO, planned_jobs, snakemake
+from test_docs import script
+
+from clipdr.text import markdown_tables
 
 pytestmark = pytest.mark.slow
 ROWS, SEEDS, CHUNKS = 6, 2, 2  # of table2 and its dataset, at scale ci
@@ -273,3 +276,13 @@ def test_a_report_is_one_page_that_needs_no_network(chain: Path):
     assert "mobileclip/table2.csv" in page and "mobileclip/table2.png" in page
     assert "levels are not comparable" in page, "the caption of the whole"
     assert not re.search(r"<(?:script|link|img)\b[^>]*\b(?:src|href)=[\"']?https?:", page)
+
+
+def test_the_readme_shows_what_the_code_writes(chain: Path):
+    """Its table has the columns and rows that the code writes now, whatever its numbers."""
+    write_results = script("docs/write_results.py")
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    made = write_results.rewrite(text, chain / "results/ci/tables", "ci").replace("(scale ci)", "(scale mini)")
+    shown, now = (markdown_tables(document)[0] for document in (text, made))
+    assert shown != now and [[line["row"], *line] for line in shown] == [[line["row"], *line] for line in now]
+    assert "Of 5 claims: " in write_results.results(chain / "results/ci/tables")
