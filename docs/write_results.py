@@ -72,8 +72,8 @@ def rewrite(document: str, tables: Path, scale: str = "mini") -> str:
 
 RESULTS = """# What was reproduced in miniature
 
-Written by `python docs/write_results.py`: every claim of every table of scale `mini` that was made, with the verdict by its
-interval ([evaluation](evaluation.md)). Of {claims} claims: {verdicts}. Made with {commits}.
+Written by `python docs/write_results.py`: every claim of every table of scale `mini` that was made, with the verdict by
+its interval ([evaluation](evaluation.md)). Of {claims} claims: {verdicts}. Made with {commits}.
 
 The same, with all tables and pictures, is `results/report.html` after `make run`.
 """
