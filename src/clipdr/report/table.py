@@ -118,7 +118,8 @@ def csv(experiment: Mapping, summary: pd.DataFrame, cells: pd.DataFrame, conditi
         for column in experiment["columns"]:
             cell = ours.get((row["name"], column), {})
             if column in WORK_COLUMNS:
-                line[column] = _significant(counted[column].get(row["name"]), 6)
+                value = counted[column].get(row["name"])
+                line[column] = None if value is None else f"{value:.6g}"
             else:
                 line |= _fields(column, cell, trained, len(cells) > 0)
             line[f"{column} paper"] = published[row["name"]].get(column)
@@ -240,8 +241,9 @@ def _fields(column: str, cell: Mapping, trained: bool, measured: bool) -> dict:
     return {column: cell["mean"], **ours, f"{column} images": images, f"{column} chance": cell["chance"]}
 
 
-def _significant(value: float | None, digits: int) -> str:
-    return MISSING if value is None else f"{value:.{digits}g}"
+def _work(value: float | None) -> str:
+    """With three digits or more, because a miniature computes a millionth of what the papers' models do."""
+    return MISSING if value is None else f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
 def _halves(
@@ -255,7 +257,7 @@ def _halves(
             heading, of_paper = networks.headings(experiment, column)
             ours = networks.texts(cells, column)
         elif column in WORK_COLUMNS:
-            ours = {row: _significant(value, 3) for row, value in counted[column].items()}
+            ours = {row: _work(value) for row, value in counted[column].items()}
         else:
             chosen = summary[summary["column"] == column].dropna(subset="mean")
             ours = {c["row"]: between(c["mean"], c["low"], c["high"]) for _, c in chosen.iterrows()}
