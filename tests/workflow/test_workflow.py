@@ -37,7 +37,7 @@ def test_a_dry_run_lists_the_whole_chain(fresh: Path, scale: str, seeds: int, ch
     assert jobs == dict(
         fetch=1, pool=1, subset=1, tokenizer=1, captioner=1, teacher=2, caption=chunks,
         reinforce=4 * chunks, manifest=5, views=4,
-        train=6 * seeds, evaluate=6 * seeds, table=1, figure=1, losses=1, models=1, chain=1, page=1, all=1,
+        train=6 * seeds, evaluate=6 * seeds, table=1, figure=1, losses=1, gallery=1, models=1, chain=1, page=1, all=1,
     )  # fmt: skip
 
 

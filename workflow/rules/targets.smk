@@ -152,7 +152,8 @@ def archived(wildcards, input):
     """Tables and figures, what they were told, and all that they are made from."""
     names = CONFIG["experiments"]
     behind = all_of([CHAIN, *scored_for(*names)])
-    told = [f"results/{CONFIG['scale']}/report/{EXPERIMENTS[name].paper}/{EXPERIMENTS[name].name}" for name in names]
+    reports = ["page", *(f"report/{EXPERIMENTS[name].paper}/{EXPERIMENTS[name].name}" for name in names)]
+    told = [f"results/{CONFIG['scale']}/{report}" for report in reports]
     packages = {made.settings["packages"] for made in behind.values() if "packages" in made.settings}
     sources = [f"results/sources/{Path(folder).name}" for folder in sorted(packages)]
     return [*input, "results/networks", *told, *sources, *(f"results/{path}" for path in behind)]
