@@ -91,7 +91,6 @@ rule page:
     """All tables that are there on one page, the papers' claims with their verdicts, and the commands for the rest."""
     input:
         settings=f"results/{CONFIG['scale']}/page/settings.json",
-        form="src/clipdr/report/page.html",
         tables=page_tables,
     output:
         report("results/report.html", caption="../report/page.rst", category="Report"),
@@ -108,6 +107,7 @@ rule page:
         runtime=10,
     params:
         others=other_tables,
+        form=page_form,
         code=code("clipdr.report.page"),
     shell:
         "python -m clipdr.report page --settings {input.settings:q} --results results --output {output:q}"

@@ -90,6 +90,11 @@ def page_tables(wildcards):
     return tables_of(*names) + (PICTURES if {*CONFIG["experiments"]} <= {*names} else [])
 
 
+def page_form(wildcards):
+    """Changes with the page's form: as an input it would be newer than an archived page in every clone."""
+    return sha256((SRC / "clipdr/report/page.html").read_bytes())[:12]
+
+
 def other_tables(wildcards):
     """What else is there, as its hashes: the page shows it as it is."""
     others = [name for name in EXPERIMENTS if name not in asked(*workflow.dag_settings.targets)]
