@@ -213,3 +213,13 @@ def test_the_example_of_importing_weights_imports_them(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "clipdr.models.create", stand_in)
     run(monkeypatch, *found[3:], command=models)
     assert calls == [("MobileCLIP-S0", "mobileclip_s0.pt", "published/mobileclip_s0")]
+
+
+def test_the_command_of_models_counts_them_too(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["models", "--count", *NAMES])
+    models.main()
+    assert capsys.readouterr().out == counts.markdown([counted(name) for name in NAMES]) + "\n"
+    monkeypatch.setattr(sys, "argv", ["models", "--model", NAMES[0]])
+    with pytest.raises(SystemExit):
+        models.main()
+    assert "--pretrained and --output are needed" in capsys.readouterr().err
