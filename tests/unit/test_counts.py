@@ -216,10 +216,8 @@ def test_the_example_of_importing_weights_imports_them(monkeypatch, capsys):
 
 
 def test_the_command_of_models_counts_them_too(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["models", "--count", *NAMES])
-    models.main()
+    run(monkeypatch, "--count", *NAMES, command=models)
     assert capsys.readouterr().out == counts.markdown([counted(name) for name in NAMES]) + "\n"
-    monkeypatch.setattr(sys, "argv", ["models", "--model", NAMES[0]])
     with pytest.raises(SystemExit):
-        models.main()
+        run(monkeypatch, "--model", NAMES[0], command=models)
     assert "--pretrained and --output are needed" in capsys.readouterr().err
