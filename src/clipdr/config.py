@@ -54,7 +54,7 @@ def load_config(root: Path, overrides: Mapping | None = None) -> dict:
     if "experiments" not in given and isinstance(name := given.get("scale", data["scale"]), str):
         source = f"config/scales/{name}.yaml"
         of_scale = _with_base(root, load_yaml(Path(root) / source, source), source)
-        data |= {key: of_scale[key] for key in ("experiments",) if key in of_scale}
+        data["experiments"] = of_scale.get("experiments", data["experiments"])
     if isinstance(given.get("experiments"), str):
         given["experiments"] = [name.strip() for name in given["experiments"].split(",")]
     merged = {**data, **given}

@@ -27,6 +27,7 @@ def draw(report: Mapping, results: Path, output: Path) -> None:
 
     report = with_work(report, results)
     experiment, curve = report["experiment"], report["experiment"]["curve"]
+    unit = f" ({curve['unit']})" if "unit" in curve else ""
     scores = read(experiment, report["scale"], report["runs"], results)
     measured, summary = scores.measured, summarise(experiment, scores)
     columns = evaluation_columns(experiment)
@@ -45,7 +46,7 @@ def draw(report: Mapping, results: Path, output: Path) -> None:
                 seeds = measured[(measured["column"] == column) & measured["row"].isin(rows)]
                 ours.scatter(seeds["row"].map(x_of), seeds["value"], color=color, s=9, alpha=0.5, linewidth=0)
             ours.set(title=f"{column}, reproduced at scale {report['scale']['name']}", xlabel=curve["quantity"])
-            paper.set(title=f"{column}, published", xlabel=f"{curve['quantity']} ({curve.get('unit')})")
+            paper.set(title=f"{column}, published", xlabel=f"{curve['quantity']}{unit}")
             for axis in (ours, paper):
                 axis.set_xscale("log")
                 axis.set_ylabel("%")
