@@ -11,7 +11,7 @@ from clipdr.evaluate.kinds import classification
 from clipdr.evaluate.outcomes import save
 from clipdr.report import table
 from clipdr.report.scores import over_seeds, read
-from clipdr.report.verdicts import CONTRADICTED, REPRODUCED, UNDECIDED, compare, verdict
+from clipdr.report.verdicts import CONTRADICTED, ONE_SEED, REPRODUCED, UNDECIDED, compare, verdict
 
 EXPERIMENT = {
     "title": "Two rows",
@@ -55,7 +55,7 @@ def test_one_seed_decides_nothing_of_training_and_something_of_weights(tmp_path)
     runs = scored(tmp_path, {"a": [(0.9, 0.9)], "b": [(0.1, 0.1)]})
     weights = {**EXPERIMENT, "rows": [{"name": name, "weights": [{}]} for name in ("a", "b")]}
     found = [compare(one, read(one, SCALE, runs, tmp_path))["verdict"].item() for one in (EXPERIMENT, weights)]
-    assert found == ["undecided (one seed)", REPRODUCED]
+    assert found == [ONE_SEED, REPRODUCED]
 
 
 def test_an_interval_that_touches_zero_decides_nothing():
@@ -70,7 +70,7 @@ def test_rows_are_compared_on_the_same_images(tmp_path):
     runs = scored(tmp_path, {"a": [(0.5, 0.5)], "b": [(0.48, 0.48)]}, np.random.default_rng(0).normal(0, 0.2, 1000))
     scores = read(EXPERIMENT, SCALE, runs, tmp_path)
     (line,) = compare(EXPERIMENT, scores).to_dict("records")
-    assert (line["low"], line["high"]) == (pytest.approx(2), pytest.approx(2))
+    assert (line["low"], line["high"], line["verdict"]) == (pytest.approx(2), pytest.approx(2), ONE_SEED)
     low, high = percentiles(scores.of("a", "Mean", [0])[0])
     assert high - low > 40
 
