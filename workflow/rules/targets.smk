@@ -154,14 +154,16 @@ SETTINGS[f"{CONFIG['scale']}/page"] = page_settings()
 
 
 def archived(wildcards, input):
-    """Tables and figures, what they were told, and all that they are made from."""
+    """Tables and figures, what they were told, and all that they are made from; of others what the page has shown."""
     names = CONFIG["experiments"]
     behind = all_of([CHAIN, *scored_for(*names)])
-    reports = ["page", *(f"report/{EXPERIMENTS[name].paper}/{EXPERIMENTS[name].name}" for name in names)]
+    others = [name for name in EXPERIMENTS if report_files(name)[1] in other_tables(wildcards)]
+    reports = [f"report/{EXPERIMENTS[name].paper}/{EXPERIMENTS[name].name}" for name in [*names, *others]] + ["page"]
     told = [f"results/{CONFIG['scale']}/{report}" for report in reports]
     packages = {made.settings["packages"] for made in behind.values() if "packages" in made.settings}
     sources = [f"results/sources/{Path(folder).name}" for folder in sorted(packages)]
-    return [*input, "results/networks", *told, *sources, *(f"results/{path}" for path in behind)]
+    shown = [path for path in tables_of(*others) if Path(path).is_file()]
+    return [*input, *shown, "results/networks", *told, *sources, *(f"results/{path}" for path in behind)]
 
 
 # Targets of no experiment, <paper>-<rule>.
